@@ -1,0 +1,243 @@
+"""What a worker does next: a small machine that is told events and the time, and answers with a plan.
+
+It never waits, asks or reads a clock, so that the same agenda drives every kind of worker and its races are tested
+in microseconds. Times are seconds on any clock that only goes forward.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+
+BUFFER_SECONDS = 0.05
+"""How much work, at the observed rate, is claimed ahead of free slots."""
+MAX_CLAIM = 500
+STALE_BUFFER = 0.25
+"""A buffered job that nobody starts for so long goes back to the others."""
+REPOLLS = (0.05, 0.25)
+"""A worker that goes idle looks again after these: a producer may have decided not to notify just before."""
+LIVENESS = 2.5
+"""Heartbeats until a silent worker counts as dead. Under 3, so that its jobs are back within three."""
+INTERRUPT_GRACE = 5.0
+"""Seconds between interrupting handlers at shutdown and giving their jobs back over their heads."""
+
+
+class Duty(Enum):
+    """Something a worker does apart from running jobs."""
+
+    HEARTBEAT = auto()
+    RECOVER = auto()
+    PROMOTE = auto()
+    SWEEP = auto()
+    ABORTS = auto()
+
+
+class Phase(Enum):
+    """How far a worker is on its way out."""
+
+    RUN = auto()
+    DRAIN = auto()
+    """Claims nothing more; handlers may finish."""
+    GIVE_BACK = auto()
+    """Handlers are interrupted, their jobs go back."""
+    ABANDON = auto()
+    """Handlers that ignored it are left behind, their jobs go back over their heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a worker does at once, and how often (seconds) it looks after things."""
+
+    concurrency: int = 10
+    heartbeat: float = 10.0
+    poll: float = 5.0
+    sweep: float = 60.0
+    abort: float = 1.0
+    shutdown: float = 30.0
+    burst: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now: duties, then a claim of so many jobs, then wait at most so long for an event."""
+
+    duties: tuple[Duty, ...] = ()
+    claim: int = 0
+    wait: float = 0.0
+    return_buffer: bool = False
+    """Give back what was claimed but not started."""
+    phase: Phase = Phase.RUN
+    finished: bool = False
+
+
+class Agenda:
+    """Decide what one worker does next."""
+
+    def __init__(self, pace: Pace, now: float) -> None:
+        self.pace = pace
+        self.held = 0
+        """Jobs claimed and not yet settled by a handler: running or buffered."""
+        self.dozing = False
+        """The last claim came back short: the worker wants to be told of new jobs."""
+        self._phase = Phase.RUN
+        self._deadline = math.inf
+        self._more = True
+        self._heard = 0
+        self._claiming = 0
+        self._repolls: tuple[float, ...] = ()
+        self._next = {
+            Duty.HEARTBEAT: now + pace.heartbeat,
+            Duty.RECOVER: now,
+            Duty.PROMOTE: now,
+            Duty.SWEEP: now,
+            Duty.ABORTS: now + pace.abort,
+        }
+        self._poll_at = now + pace.poll
+        self._rate = 0.0
+        self._window_start = now
+        self._window_count = 0
+        self._last_finish = now
+
+    # Events -----------------------------------------------------------------------
+
+    def claiming(self) -> None:
+        """A claim is about to be sent; what is heard from here on may be too late for it."""
+        self._claiming = self._heard
+
+    def claimed(self, asked: int, got: int, now: float, *, denied: int = 0) -> None:
+        """A claim of *asked* jobs brought *got*; *denied* more were there but had no permit."""
+        if self.held == 0:
+            self._window_start, self._window_count, self._last_finish = now, 0, now
+        self.held += got
+        self._poll_at = now + self.pace.poll
+        full = got + denied >= asked
+        self._more = full or self._heard != self._claiming
+        if full:
+            self.dozing, self._repolls = False, ()
+        elif not self.dozing:
+            self.dozing = True
+            self._repolls = tuple(now + after for after in REPOLLS)
+
+    def finished(self, count: int, now: float) -> None:
+        """Handlers finished (or gave back) *count* jobs."""
+        self.held = max(0, self.held - count)
+        self._last_finish = now
+        self._window_count += count
+        elapsed = now - self._window_start
+        if elapsed >= 0.02:
+            rate = self._window_count / elapsed
+            self._rate = rate if self._rate == 0 else 0.5 * self._rate + 0.5 * rate
+            self._window_start, self._window_count = now, 0
+
+    def notified(self) -> None:
+        """There may be jobs to claim."""
+        self._heard += 1
+        self._more = True
+
+    def do(self, duty: Duty, now: float) -> None:
+        """Do *duty* as soon as possible."""
+        self._next[duty] = min(self._next[duty], now)
+
+    def due_in(self, seconds: float | None, now: float) -> None:
+        """The earliest scheduled job known is due in *seconds*."""
+        if seconds is not None:
+            self._next[Duty.PROMOTE] = min(self._next[Duty.PROMOTE], now + max(0.0, seconds))
+
+    def peers_expire_in(self, seconds: float | None, now: float) -> None:
+        """Another worker counts as dead in *seconds*, unless it is heard of by then."""
+        if seconds is not None:
+            self._next[Duty.RECOVER] = min(self._next[Duty.RECOVER], now + max(0.0, seconds) + 0.01)
+
+    def stop(self, now: float) -> None:
+        """Stop: first time drain, second time give back at once."""
+        if self._phase is Phase.RUN:
+            self._phase, self._deadline = Phase.DRAIN, now + self.pace.shutdown
+        elif self._phase is Phase.DRAIN:
+            self._phase, self._deadline = Phase.GIVE_BACK, now + INTERRUPT_GRACE
+
+    # Plan -------------------------------------------------------------------------
+
+    @property
+    def buffer(self) -> int:
+        """How many jobs to hold beyond the slots: about 50 ms of work at the observed rate, none of slow work."""
+        return min(int(self._rate * BUFFER_SECONDS), MAX_CLAIM)
+
+    def plan(self, now: float) -> Plan:
+        """Say what to do now."""
+        self._advance_phase(now)
+        if self._phase is not Phase.RUN:
+            return self._closing_plan(now)
+        if now >= self._poll_at or (self._repolls and now >= self._repolls[0]):
+            self._repolls = tuple(at for at in self._repolls if at > now)
+            self._poll_at = now + self.pace.poll
+            self._more = True
+        duties = self._take_duties(now)
+        claim = self._claim_size()
+        stale = self._stale(now)
+        if stale:
+            self._rate = 0.0
+        finished = (
+            self.pace.burst and not self._more and not self.held and not duties and self.dozing
+        )
+        wait = 0.0 if claim or duties or stale else self._wait(now)
+        return Plan(duties, claim, wait, stale, self._phase, finished)
+
+    def _claim_size(self) -> int:
+        if not self._more:
+            return 0
+        buffer = self.buffer
+        want = min(self.pace.concurrency + buffer - self.held, MAX_CLAIM)
+        # Below the slots: claim at once. In the buffer: only when half of it is gone, so that claims stay large.
+        if self.held < self.pace.concurrency or want > buffer // 2:
+            return max(0, want)
+        return 0
+
+    def _stale(self, now: float) -> bool:
+        return self.held > self.pace.concurrency and now - self._last_finish > STALE_BUFFER
+
+    def _take_duties(self, now: float) -> tuple[Duty, ...]:
+        due = []
+        for duty, at in self._next.items():
+            if duty is Duty.ABORTS and not self.held:
+                continue
+            if at <= now:
+                due.append(duty)
+                self._next[duty] = now + self._interval(duty)
+        return tuple(due)
+
+    def _interval(self, duty: Duty) -> float:
+        match duty:
+            case Duty.HEARTBEAT:
+                return self.pace.heartbeat
+            case Duty.RECOVER:
+                return self.pace.heartbeat
+            case Duty.PROMOTE:
+                return self.pace.poll
+            case Duty.SWEEP:
+                return self.pace.sweep
+            case Duty.ABORTS:
+                return self.pace.abort
+
+    def _advance_phase(self, now: float) -> None:
+        if self._phase is Phase.DRAIN and now >= self._deadline:
+            self._phase, self._deadline = Phase.GIVE_BACK, now + INTERRUPT_GRACE
+        if self._phase is Phase.GIVE_BACK and now >= self._deadline:
+            self._phase, self._deadline = Phase.ABANDON, math.inf
+
+    def _closing_plan(self, now: float) -> Plan:
+        duties = tuple(
+            duty for duty in self._take_duties(now) if duty in (Duty.HEARTBEAT, Duty.ABORTS)
+        )
+        return Plan(
+            duties,
+            wait=0.0 if duties else min(self._wait(now), 0.05),
+            return_buffer=self.held > 0,
+            phase=self._phase,
+            finished=self.held == 0,
+        )
+
+    def _wait(self, now: float) -> float:
+        moments = [at for duty, at in self._next.items() if duty is not Duty.ABORTS or self.held]
+        moments += [self._poll_at, self._deadline, *self._repolls[:1]]
+        if self.held > self.pace.concurrency:
+            moments.append(self._last_finish + STALE_BUFFER + 0.001)
+        return max(0.0, min(moments) - now)

@@ -1,0 +1,145 @@
+"""Jobs and their executions, as people see them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+TERMINAL = ("complete", "failed", "aborted")
+"""Statuses that a job does not leave by itself."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    WAITING = "waiting"
+    ACTIVE = "active"
+    ABORTING = "aborting"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self.value in TERMINAL
+
+
+class ExecutionStatus(StrEnum):
+    """How one attempt went."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class FailureMode(StrEnum):
+    """What happens to the row of a job that failed for good."""
+
+    HOLD = "hold"
+    DELETE = "delete"
+
+
+class DequeueStrategy(StrEnum):
+    """In which order a worker looks at its queues."""
+
+    Priority = "priority"
+    RoundRobin = "round_robin"
+    Random = "random"
+
+
+@dataclass(eq=False)
+class Job:
+    """One job. Its attributes are the columns of its row; times are aware datetimes, ids strings."""
+
+    id: str = ""
+    key: str | None = None
+    function: str = ""
+    queue: str = "default"
+    status: JobStatus = JobStatus.QUEUED
+    priority: int = 0
+    attempts: int = 0
+    max_attempts: int = 1
+    payload: Any = None
+    result: Any = field(default=None, repr=False)
+    error: str | None = field(default=None, repr=False)
+    meta: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = field(default=None, repr=False)
+    worker_id: str | None = None
+    claim_id: int | None = field(default=None, repr=False)
+    scheduled_at: datetime | None = None
+    enqueued_at: datetime | None = field(default=None, repr=False)
+    started_at: datetime | None = field(default=None, repr=False)
+    completed_at: datetime | None = field(default=None, repr=False)
+    touched_at: datetime | None = field(default=None, repr=False)
+    expires_at: datetime | None = field(default=None, repr=False)
+    timeout_secs: float | None = field(default=None, repr=False)
+    heartbeat_secs: float | None = field(default=None, repr=False)
+    group_key: str | None = field(default=None, repr=False)
+    group_limit: int | None = field(default=None, repr=False)
+    ttl: float | None = field(default=None, repr=False)
+    result_ttl: float | None = field(default=None, repr=False)
+    failure_ttl: float | None = field(default=None, repr=False)
+    failure_mode: FailureMode = field(default=FailureMode.HOLD, repr=False)
+    retry_intervals: list[float] | None = field(default=None, repr=False)
+    no_retry: list[str] | None = field(default=None, repr=False)
+    on_success: str | None = field(default=None, repr=False)
+    on_success_timeout: float | None = field(default=None, repr=False)
+    on_failure: str | None = field(default=None, repr=False)
+    on_failure_timeout: float | None = field(default=None, repr=False)
+    on_stopped: str | None = field(default=None, repr=False)
+    on_stopped_timeout: float | None = field(default=None, repr=False)
+    callback_of: str | None = field(default=None, repr=False)
+    callback_kind: str | None = field(default=None, repr=False)
+    repeat_remaining: int | None = field(default=None, repr=False)
+    repeat_interval_secs: float | None = field(default=None, repr=False)
+    repeat_intervals: list[float] | None = field(default=None, repr=False)
+    schedule_name: str | None = field(default=None, repr=False)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments of the call."""
+        return tuple((self.payload or {}).get("args") or ())
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments of the call."""
+        return dict((self.payload or {}).get("kwargs") or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.id == other.id and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Job":
+        """Make a job from the values that differ from the defaults; several times cheaper than calling the class."""
+        job = object.__new__(cls)
+        job.__dict__ = values
+        return job
+
+
+@dataclass(frozen=True)
+class JobExecution:
+    """One attempt at a job, as its row says; `error` stays even when a later attempt succeeded."""
+
+    id: str
+    job_id: str
+    attempt: int
+    status: ExecutionStatus
+    worker_id: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: str | None = field(default=None, repr=False)
+    result: Any = field(default=None, repr=False)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end; None while it runs."""
+        if self.started_at is None or self.completed_at is None:
+            return None
+        return (self.completed_at - self.started_at).total_seconds()

@@ -1,0 +1,163 @@
+"""What becomes of a job: one pure function from an outcome to everything that must be written.
+
+::
+
+    waiting ──(dependencies done)──> queued <──(due)── scheduled
+                                       │                   ▲
+                                    (claim)            (retry later)
+                                       ▼                   │
+                complete <──────── active ─────────────────┘
+                                    │  └──(abort)──> aborting ──> aborted
+                                    ▼
+                                  failed
+
+The clock of delays is the database's: a verdict says *in how many seconds*, the statement that writes it adds now().
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from pgwerk._core import backoff
+from pgwerk._core.job import ExecutionStatus, FailureMode, Job, JobStatus
+from pgwerk._core.outcome import (
+    Aborted,
+    Expired,
+    Failed,
+    Interrupted,
+    Lost,
+    Orphaned,
+    Outcome,
+    Succeeded,
+    TimedOut,
+)
+
+_RAN = (JobStatus.ACTIVE, JobStatus.ABORTING)
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackCall:
+    """A callback to enqueue: which of the three, its dotted path, its own timeout in seconds."""
+
+    kind: str
+    function: str
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything that is written about a job in one transaction."""
+
+    status: JobStatus
+    execution: ExecutionStatus | None = None
+    """How to record the attempt; None when no attempt ended with this."""
+    result: str | None = None
+    error: str | None = None
+    delay: float | None = None
+    """Seconds until it may run again; None unless it will."""
+    uncount: bool = False
+    """The attempt is not charged."""
+    keep: float | None = None
+    """Seconds to keep the ended row; None is for ever."""
+    callback: CallbackCall | None = None
+    repeat: float | None = None
+    """Seconds until the next repetition, a job of its own; None is none."""
+    delete: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job ends with this."""
+        return self.status.terminal
+
+
+def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:
+    """Decide what becomes of *job* after *outcome*; *draw* (0 to 1) spreads default back-off.
+
+    A job that is being aborted ends as aborted, whatever its handler managed to do meanwhile.
+    """
+    if job.status is JobStatus.ABORTING and not isinstance(outcome, Aborted):
+        outcome = Aborted()
+    match outcome:
+        case Succeeded(result):
+            return Verdict(
+                JobStatus.COMPLETE,
+                ExecutionStatus.COMPLETE,
+                result=result,
+                keep=job.result_ttl,
+                callback=_callback(job, "success"),
+                repeat=_next_repeat(job),
+            )
+        case Failed(error, kinds, final):
+            if final or not set(kinds).isdisjoint(job.no_retry or ()):
+                return _failed(job, error)
+            return _retry(job, error, retry_delay(job, draw))
+        case TimedOut(error):
+            return _retry(job, error, retry_delay(job, draw))
+        case Lost(error):
+            return _retry(job, error, 0.0)
+        case Orphaned(error):
+            return _failed(job, error)
+        case Aborted(error) | Expired(error):
+            return Verdict(
+                JobStatus.ABORTED,
+                ExecutionStatus.ABORTED if job.status in _RAN else None,
+                error=error,
+                keep=job.failure_ttl,
+                callback=_callback(job, "stopped"),
+            )
+        case Interrupted(started):
+            return Verdict(
+                JobStatus.QUEUED,
+                ExecutionStatus.ABORTED if started else None,
+                error="interrupted: its worker stopped and gave it back" if started else None,
+                delay=0.0,
+                uncount=True,
+            )
+        case _:
+            assert_never(outcome)
+
+
+def retry_delay(job: Job, draw: float) -> float:
+    """Seconds before the attempt after `job.attempts`: its own intervals, else jittered exponential back-off."""
+    if job.retry_intervals is not None:
+        return backoff.interval(job.retry_intervals, job.attempts - 1)
+    return backoff.jittered(backoff.exponential(job.attempts), draw)
+
+
+def _retry(job: Job, error: str, delay: float) -> Verdict:
+    if job.attempts >= job.max_attempts:
+        return _failed(job, error)
+    status = JobStatus.SCHEDULED if delay > 0 else JobStatus.QUEUED
+    return Verdict(status, ExecutionStatus.FAILED, error=error, delay=delay)
+
+
+def _failed(job: Job, error: str) -> Verdict:
+    callback = _callback(job, "failure")
+    return Verdict(
+        JobStatus.FAILED,
+        ExecutionStatus.FAILED if job.status in _RAN else None,
+        error=error,
+        keep=job.failure_ttl,
+        callback=callback,
+        # With a callback, the row stays until the callback (which reads it) has ended.
+        delete=job.failure_mode == FailureMode.DELETE and callback is None,
+    )
+
+
+def _callback(job: Job, kind: str) -> CallbackCall | None:
+    function, timeout = {
+        "success": (job.on_success, job.on_success_timeout),
+        "failure": (job.on_failure, job.on_failure_timeout),
+        "stopped": (job.on_stopped, job.on_stopped_timeout),
+    }[kind]
+    return CallbackCall(kind, function, timeout) if function else None
+
+
+def _next_repeat(job: Job) -> float | None:
+    remaining = job.repeat_remaining or 0
+    if remaining < 1:
+        return None
+    if job.repeat_intervals:
+        # Counted from the last, so that a row needs no memory of how many runs there were.
+        done = len(job.repeat_intervals) - remaining
+        return backoff.interval(job.repeat_intervals, done)
+    return job.repeat_interval_secs or 0.0

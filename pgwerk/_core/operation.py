@@ -1,0 +1,164 @@
+"""Statements and operations: how the core asks, and how an executor answers."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial, update_wrapper
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+P = ParamSpec("P")
+
+Row: TypeAlias = "tuple[Any, ...]"
+"""One row; its columns are in the order of the statement's own text."""
+Rows: TypeAlias = "Sequence[Row]"
+Request: TypeAlias = "tuple[Statement[Any], ...]"
+"""Statements to send together; one for a plain step."""
+Steps: TypeAlias = Generator[Request, Sequence[Rows], R]
+"""The generator that an operation is made of."""
+
+
+class Operation(Protocol[R_co]):
+    """Anything an executor can run. Iterating it again walks it again."""
+
+    @property
+    def atomic(self) -> bool:
+        """Whether its statements must share a transaction."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may run again when it is unknown whether it took effect."""
+        ...
+
+    def __iter__(self) -> Generator[Request, Sequence[Rows], R_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[R]):
+    """One SQL command, its parameters, and the reading of its rows."""
+
+    sql: str
+    params: Mapping[str, Any]
+    read: Callable[[Rows], R]
+    repeatable: bool = False
+
+    @property
+    def atomic(self) -> bool:
+        """A single statement is a transaction already."""
+        return False
+
+    def __iter__(self) -> Steps[R]:
+        (rows,) = yield (self,)
+        return self.read(rows)
+
+
+def together(*statements: Statement[Any]) -> Steps[list[Any]]:
+    """Ask for several statements in one round trip; alone on a connection they are all or nothing."""
+    if not statements:
+        return []
+    replies = yield statements
+    return [s.read(rows) for s, rows in zip(statements, replies, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Steps(Generic[R]):
+    """An operation made from a generator function and its arguments."""
+
+    make: Callable[[], Steps[R]]
+    atomic: bool
+    repeatable: bool
+    name: str = field(default="")
+
+    def __iter__(self) -> Steps[R]:
+        return self.make()
+
+
+def operation(
+    *, atomic: bool = True, repeatable: bool = False
+) -> Callable[[Callable[P, Steps[R]]], Callable[P, "_Steps[R]"]]:
+    """Turn a generator function into a factory of operations.
+
+    Atomic (the default): its statements share one transaction, the caller's if one is open.
+    """
+
+    def decorate(function: Callable[P, Steps[R]]) -> Callable[P, _Steps[R]]:
+        def factory(*args: P.args, **kwargs: P.kwargs) -> _Steps[R]:
+            return _Steps(
+                partial(function, *args, **kwargs), atomic, repeatable, function.__name__
+            )
+
+        update_wrapper(factory, function)
+        return factory
+
+    return decorate
+
+
+class Walk(Generic[R]):
+    """One pass over an operation: hands out requests, takes replies.
+
+    `request` is None when it is over; then `result` is set.
+    """
+
+    __slots__ = ("_steps", "request", "result")
+
+    request: "Request | None"
+    result: R
+
+    def __init__(self, op: Operation[R]) -> None:
+        self._steps = iter(op)
+        self._advance(partial(next, self._steps))
+
+    def reply(self, replies: Sequence[Rows]) -> None:
+        """Go on with the rows of each statement of the last request."""
+        self._advance(partial(self._steps.send, replies))
+
+    def fail(self, error: Exception) -> None:
+        """Raise *error* inside the operation, at the step that asked."""
+        self._advance(partial(self._steps.throw, error))
+
+    def _advance(self, step: Callable[[], Request]) -> None:
+        try:
+            self.request = step()
+        except StopIteration as stop:
+            self.request, self.result = None, stop.value
+
+
+# Procedures -------------------------------------------------------------------------
+
+
+Procedure: TypeAlias = Generator[Operation[Any], Any, R]
+"""A generator that yields operations, each run in a transaction of its own, and is sent their results."""
+
+
+def ask(op: Operation[R]) -> Generator[Operation[Any], Any, R]:
+    """Ask for *op* from within a procedure: ``result = yield from ask(op)``."""
+    result: R = yield op
+    return result
+
+
+# Readers that many statements share ------------------------------------------------
+
+
+def nothing(_rows: Rows) -> None:
+    """Read a statement whose rows say nothing."""
+
+
+def scalar(rows: Rows) -> Any:
+    """Read the one value of the one row; None without a row."""
+    return rows[0][0] if rows else None
+
+
+def column(rows: Rows) -> list[Any]:
+    """Read the first column."""
+    return [row[0] for row in rows]
+
+
+def count(rows: Rows) -> int:
+    """Read how many rows came back."""
+    return len(rows)
+
+
+def found(rows: Rows) -> bool:
+    """Read whether any row came back."""
+    return bool(rows)

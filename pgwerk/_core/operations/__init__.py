@@ -1,0 +1,1 @@
+"""Several statements, one meaning: generators that ask for statements and never wait themselves."""

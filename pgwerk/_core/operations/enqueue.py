@@ -1,0 +1,108 @@
+"""Enqueueing: a job, its dependencies and the news of it, all or nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgwerk._core.operation import Steps, operation
+from pgwerk._core.operations.settle import release
+from pgwerk._core.statements import claims
+from pgwerk._core.statements import enqueue as st
+from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.statements.enqueue import Inserted, NewJob
+from pgwerk.errors import EnqueueError
+
+CHUNK = 1000
+"""Rows of one INSERT."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job to insert and what it depends on: (id, whether that one may fail)."""
+
+    values: NewJob
+    depends_on: tuple[tuple[str, bool], ...] = field(default=())
+    payload: dict[str, Any] | None = None
+    """The arguments before they were encoded."""
+
+    @property
+    def id(self) -> str:
+        """The id that the client made."""
+        return str(self.values["id"])
+
+
+@operation(atomic=False, repeatable=True)
+def enqueue(order: Order, *, always_tell: bool) -> Steps[Inserted | None]:
+    """Insert a job without dependencies: one statement, one commit. None: its key exists."""
+    inserted = yield from st.insert(order.values, always_tell=always_tell)
+    if inserted:
+        return inserted[0]
+    # A walk that is repeated after a lost connection finds its own row.
+    mine = yield from st.inserted_before(order.id)
+    return mine[0] if mine else None
+
+
+@operation(repeatable=True)
+def enqueue_many(
+    orders: Sequence[Order], *, always_tell: bool
+) -> Steps[tuple[dict[str, Inserted], list[str]]]:
+    """Insert jobs with what they depend on. The inserted ones by id, and the ids of those that have to wait.
+
+    Raises EnqueueError for an unknown dependency, which leaves nothing behind.
+    """
+    yield from _check_dependencies(orders)
+    inserted: dict[str, Inserted] = {}
+    for start in range(0, len(orders), CHUNK):
+        chunk = [order.values for order in orders[start : start + CHUNK]]
+        for row in (yield from st.insert_many(chunk, always_tell=always_tell)):
+            inserted[row.id] = row
+    missing = [order.id for order in orders if order.id not in inserted]
+    if missing and any("key" in order.values for order in orders):
+        for row in (yield from st.inserted_before(*missing)):
+            inserted[row.id] = row
+    edges = [
+        (order.id, parent, allow)
+        for order in orders
+        if order.id in inserted
+        for parent, allow in order.depends_on
+    ]
+    waiting: list[str] = []
+    if edges:
+        yield from st.link(edges)
+        waiting = sorted({edge[0] for edge in edges})
+        # What is finished already counts at once; what finishes from here on is seen by `release_late`, by whoever
+        # finishes it, or by the worker that hears of this commit.
+        _ = yield from release(waiting)
+        yield from st.tell_waiting(waiting)
+        for row in (yield from st.inserted_before(*waiting)):
+            inserted[row.id] = row
+    return inserted, [id_ for id_ in waiting if inserted[id_].status == "waiting"]
+
+
+def _check_dependencies(orders: Sequence[Order]) -> Steps[None]:
+    wanted = {parent for order in orders for parent, _ in order.depends_on}
+    wanted -= {order.id for order in orders}
+    if not wanted:
+        return
+    existing = yield from st.existing(sorted(wanted))
+    unknown = sorted(wanted - set(existing))
+    if unknown:
+        raise EnqueueError(
+            f"_depends_on names a job that does not exist: {', '.join(unknown)}. "
+            "Enqueue that job first (in the same transaction, if it is enqueued in one); nothing was enqueued."
+        )
+
+
+@operation(atomic=False, repeatable=True)
+def look_again(ids: Sequence[str]) -> Steps[list[Inserted]]:
+    """Read what became of jobs that had to wait."""
+    return (yield from st.inserted_before(*ids))
+
+
+@operation()
+def begin_inline(order: Order, worker: str) -> Steps[Claimed | None]:
+    """Insert a job and claim it at once, before any worker can see it. None: its key exists."""
+    inserted = yield from st.insert(order.values, always_tell=False)
+    if not inserted:
+        return None
+    return (yield from claims.claim_one(order.id, worker))

@@ -1,0 +1,56 @@
+"""Ending and deleting single jobs by hand."""
+
+from collections.abc import Sequence
+
+from pgwerk._core.operation import Steps, operation
+from pgwerk._core.operations.settle import UNSTARTED, end_locked, release, settle_claimed
+from pgwerk._core.outcome import Aborted, Report
+from pgwerk._core.statements import admin, settling, workers
+
+_RUNNING = ("active", "aborting")
+
+
+@operation(repeatable=True)
+def abort(job_id: str) -> Steps[bool]:
+    """Abort a job: at once when nobody runs it, else by asking its worker. False: it has ended, or is unknown."""
+    jobs = yield from settling.lock([job_id], (*UNSTARTED, *_RUNNING))
+    if not jobs:
+        return False
+    job = jobs[0]
+    if job.status in UNSTARTED:
+        _ = yield from end_locked(jobs, lambda _: Aborted())
+        return True
+    if job.worker_id is not None and (yield from workers.living(job.worker_id)):
+        return (yield from admin.start_abort(job_id))
+    report = Report(job_id, job.claim_id or 0, Aborted())
+    if not (yield from settle_claimed([report], job.worker_id)):
+        _ = yield from end_locked(jobs, lambda _: Aborted())
+    return True
+
+
+@operation(repeatable=True)
+def delete(ids: Sequence[str]) -> Steps[list[str]]:
+    """Delete jobs in whatever state; those that wait for them end, or go on if they may. Deleted ids come back.
+
+    A worker that runs one of them finds out when it settles, and changes nothing.
+    """
+    every = (*UNSTARTED, *_RUNNING, "complete", "failed", "aborted")
+    jobs = yield from settling.lock(sorted(ids), every)
+    if not jobs:
+        return []
+    found = [job.id for job in jobs]
+    dependents = yield from settling.lock_dependents(found)
+    held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in _RUNNING)
+    gone = yield from settling.delete(found)
+    if held:
+        freed = yield from settling.release_permits(held)
+        _ = yield from settling.ready(freed)
+    _ = yield from release(dependents)
+    return gone
+
+
+@operation()
+def requeue_some(queue: str | None, function: str | None, limit: int) -> Steps[list[str]]:
+    """Queue up to *limit* failed or aborted jobs again; their ids come back."""
+    ids = yield from admin.requeueable(queue, function, limit)
+    return (yield from admin.requeue(ids)) if ids else []

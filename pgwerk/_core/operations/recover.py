@@ -1,0 +1,69 @@
+"""Recovering jobs whose worker is dead, or cannot stop them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pgwerk._core.operation import Steps, operation
+from pgwerk._core.operations.settle import settle_claimed
+from pgwerk._core.outcome import Lost, Report
+from pgwerk._core.statements import upkeep, workers
+from pgwerk._core.statements.claims import retire
+from pgwerk._core.statements.workers import LostClaim
+
+BATCH = 500
+
+
+@dataclass
+class Recovered:
+    """What was done about the dead."""
+
+    jobs: list[str] = field(default_factory=list)
+    """Ids of jobs that were queued again, or failed for good."""
+    workers: list[str] = field(default_factory=list)
+    """Names of workers that were found dead."""
+
+
+@operation(repeatable=True)
+def recover_lost(live: float) -> Steps[Recovered]:
+    """Recover the jobs of workers that were not heard of in time."""
+    dead = yield from workers.bury([])
+    lost = yield from workers.lost_claims(live, 100)
+    jobs = yield from _recover(lost, "worker lost: it was not heard of in time")
+    return Recovered(jobs, dead)
+
+
+@operation(repeatable=True)
+def recover_worker(worker: str, reason: str) -> Steps[Recovered]:
+    """Recover the jobs of a worker that is known to be dead, at once."""
+    dead = yield from workers.bury([worker])
+    lost = yield from workers.claims_of(worker)
+    return Recovered((yield from _recover(lost, f"worker lost: {reason}")), dead)
+
+
+def _recover(lost: Sequence[LostClaim], reason: str) -> Steps[list[str]]:
+    recovered: list[str] = []
+    for claim in lost:
+        reports = [Report(id_, claim.id, Lost(reason)) for id_ in sorted(claim.job_ids)]
+        recovered += yield from settle_claimed(reports, claim.worker)
+    if lost:
+        yield from retire([claim.id for claim in lost])
+    return recovered
+
+
+@operation(repeatable=True)
+def recover_overdue() -> Steps[list[str]]:
+    """Recover running jobs past their own heartbeat deadline, or past their timeout and a grace."""
+    found = yield from upkeep.overdue(BATCH)
+    reports = [Report(id_, claim, Lost(reason)) for id_, claim, reason in sorted(found)]
+    return list((yield from settle_claimed(reports, None))) if reports else []
+
+
+@operation(repeatable=True)
+def recover_unclaimed(stuck: float) -> Steps[list[str]]:
+    """Recover active rows that no worker claimed."""
+    found = yield from upkeep.unclaimed(stuck, BATCH)
+    if not found:
+        return []
+    yield from upkeep.adopt([id_ for id_, _ in found])
+    reports = [Report(id_, claim, Lost("worker lost: nobody holds it")) for id_, claim in sorted(found)]
+    return list((yield from settle_claimed(reports, None)))

@@ -1,0 +1,156 @@
+"""The values people pass to enqueue: validated once, frozen after.
+
+Durations are seconds. Each class raises ValueError for what makes no sense, so a wrong policy fails where it is written.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pgwerk._core.job import Job
+
+MAX_SECONDS = 10 * 365.25 * 86400
+"""Ten years: the longest delay, timeout or retention that is accepted."""
+MAX_ATTEMPTS = 1_000_000
+
+
+def seconds(name: str, value: object, *, least: float = 0.0, positive: bool = False) -> float:
+    """Read a duration (a number of seconds or a timedelta), or raise ValueError naming *name*."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} takes a number of seconds or a timedelta, not {value!r}")
+    if not math.isfinite(value) or value < least or value > MAX_SECONDS or (positive and value <= 0):
+        bound = "greater than 0" if positive else f"at least {least:g}"
+        raise ValueError(f"{name}={value!r} is out of range: it must be {bound} and at most ten years")
+    return float(value)
+
+
+def whole(name: str, value: object, least: int, most: int) -> int:
+    """Read a whole number between two bounds, or raise ValueError naming *name*."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} takes a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}={value} is out of range: it must be from {least} to {most}")
+    return value
+
+
+def aware(value: datetime | None) -> datetime | None:
+    """Take a naive time as UTC."""
+    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def _intervals(name: str, value: object) -> tuple[float, ...]:
+    items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    if not items:
+        raise ValueError(f"{name} is empty: give at least one number of seconds")
+    return tuple(seconds(name, item) for item in items)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Try up to *max* times in total, waiting *intervals* seconds between attempts.
+
+    The last interval repeats; no intervals means at once. An error of a class in *no_retry*
+    (or a subclass) fails the job at its first occurrence.
+    """
+
+    max: int
+    intervals: float | Sequence[float] = (0.0,)
+    no_retry: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max", whole("Retry(max)", self.max, 1, MAX_ATTEMPTS))
+        object.__setattr__(self, "intervals", _intervals("Retry(intervals)", self.intervals))
+        kinds = self.no_retry if isinstance(self.no_retry, tuple | list) else (self.no_retry,)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ValueError(f"Retry(no_retry) takes exception classes, not {kind!r}")
+        object.__setattr__(self, "no_retry", tuple(kinds))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Run again *times* more after the first success, *interval* (or *intervals*) seconds apart."""
+
+    times: int
+    interval: float | timedelta = 0.0
+    intervals: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", whole("Repeat(times)", self.times, 1, MAX_ATTEMPTS))
+        object.__setattr__(self, "interval", seconds("Repeat(interval)", self.interval))
+        if self.intervals is not None:
+            object.__setattr__(self, "intervals", _intervals("Repeat(intervals)", self.intervals))
+            _ = whole("Repeat(times) with intervals", self.times, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class Callback:
+    """A function (or its dotted path) to run when a job has ended, with a timeout of its own in seconds."""
+
+    func: Callable[..., Any] | str
+    timeout: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            object.__setattr__(
+                self, "timeout", seconds("Callback(timeout)", self.timeout, positive=True)
+            )
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A job (or its id) that must finish first; with *allow_failure* it may also fail or be aborted."""
+
+    job: Job | str
+    allow_failure: bool = False
+
+    @property
+    def id(self) -> str:
+        """The id of the job depended on."""
+        return self.job.id if isinstance(self.job, Job) else str(self.job)
+
+
+@dataclass(frozen=True)
+class Group:
+    """At most *limit* jobs with this *key* are active at once, in the whole installation."""
+
+    key: str
+    limit: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key:
+            raise ValueError(f"Group(key) takes a non-empty string, not {self.key!r}")
+        object.__setattr__(self, "limit", whole("Group(limit)", self.limit, 1, 10_000))
+
+
+@dataclass(frozen=True)
+class EnqueueParams:
+    """One job of `enqueue_many`: the options of `enqueue`, without their underscores."""
+
+    func: Callable[..., Any] | str
+    args: Sequence[Any] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    queue: str | None = None
+    priority: int | None = None
+    delay: float | timedelta | None = None
+    at: Any = None
+    retry: Retry | int | None = None
+    timeout: float | timedelta | None = None
+    heartbeat: float | timedelta | None = None
+    key: str | None = None
+    group: Group | str | None = None
+    meta: dict[str, Any] | None = None
+    result_ttl: float | timedelta | None = None
+    failure_ttl: float | timedelta | None = None
+    ttl: float | timedelta | None = None
+    on_success: Callback | Callable[..., Any] | str | None = None
+    on_failure: Callback | Callable[..., Any] | str | None = None
+    on_stopped: Callback | Callable[..., Any] | str | None = None
+    repeat: Repeat | None = None
+    depends_on: Any = None
+    failure_mode: str | None = None
+    schedule_name: str | None = None

@@ -1,0 +1,326 @@
+"""From the words of a caller to a job that can be inserted: every option is read and checked here, once."""
+
+import copy
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from pgwerk._core import options as opt
+from pgwerk._core import registry
+from pgwerk._core.ids import normal_id
+from pgwerk._core.job import FailureMode, Job
+from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
+from pgwerk._core.payload import JSONSerializer, Serializer, encode
+from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, to_json
+from pgwerk._core.statements.enqueue import NewJob
+from pgwerk.errors import EnqueueError
+
+OPTIONS = frozenset(
+    field.name for field in fields(EnqueueParams) if field.name not in ("func", "args", "kwargs")
+)
+"""The options of enqueue, without their underscores."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What holds for every job of an app unless it says otherwise."""
+
+    serializer: Serializer
+    backoff: bool = True
+    result_ttl: float | None = None
+    failure_ttl: float | None = None
+    max_payload_bytes: int | None = None
+
+
+Hook = Callable[[Job], Any]
+"""Sees, and may change, a job before it is inserted."""
+
+
+def split_options(
+    kwargs: dict[str, Any], extra: frozenset[str] = frozenset()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part keyword arguments into options (leading underscore) and the handler's own.
+
+    Raises EnqueueError for an option that does not exist. *extra*: more that the caller takes.
+    """
+    options: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if not name.startswith("_"):
+            own[name] = value
+            continue
+        option = name[1:]
+        if option not in OPTIONS and option not in extra:
+            known = sorted("_" + known for known in OPTIONS | extra)
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise EnqueueError(
+                f"enqueue() has no option {name}; {hint} "
+                "(a handler's own argument must not begin with an underscore)"
+            )
+        options[option] = value
+    return options, own
+
+
+def order(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Mapping[str, Any],
+    habits: Habits,
+    new_id: Callable[[], str],
+    hooks: tuple[Hook, ...] = (),
+) -> Order:
+    """Make the order for a job, or raise EnqueueError or SerializationError; nothing is written here."""
+    path = registry.path_of(func)
+    registry.check_call(func, path, args, kwargs)
+    values: NewJob = {"id": new_id(), "function": path}
+    try:
+        if options:
+            _read_options(values, options, habits)
+        depends_on = _dependencies(options.get("depends_on"))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, EnqueueError):
+            raise
+        raise EnqueueError(f"{path} was not enqueued: {error}") from None
+    if habits.result_ttl is not None:
+        values.setdefault("result_ttl", habits.result_ttl)
+    if habits.failure_ttl is not None:
+        values.setdefault("failure_ttl", habits.failure_ttl)
+    payload: dict[str, Any] = {}
+    if args:
+        payload["args"] = list(args)
+    if kwargs:
+        payload["kwargs"] = kwargs
+    if depends_on:
+        _wait(values)
+    if hooks:
+        payload = _run_hooks(hooks, values, payload)
+    if payload:
+        what = f"the arguments of {path}"
+        values["payload"] = encode_payload(payload, habits, what)
+    return Order(values, depends_on, payload or None)
+
+
+def encode_payload(payload: dict[str, Any], habits: Habits, what: str) -> str:
+    """Encode ``{"args": …, "kwargs": …}``; with a serializer of bytes, the whole of it."""
+    return encode(habits.serializer, payload, what, habits.max_payload_bytes)
+
+
+def params_of(params: EnqueueParams) -> dict[str, Any]:
+    """The options that a bulk entry sets."""
+    return {
+        name: value for name in OPTIONS if (value := getattr(params, name)) is not None
+    }
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def _read_options(values: NewJob, options: Mapping[str, Any], habits: Habits) -> None:
+    for name, value in options.items():
+        if value is not None and name in _READERS:
+            _READERS[name](values, value)
+    if (retry := options.get("retry")) is not None:
+        _retry(values, retry, backoff=habits.backoff)
+    if "at" in values:
+        values.pop("delay", None)
+    if values.get("delay") == 0:
+        del values["delay"]
+
+
+def _text(column: str, longest: int) -> Callable[[NewJob, Any], None]:
+    def read(values: NewJob, value: Any) -> None:
+        if not isinstance(value, str) or not value or "\0" in value or len(value.encode("utf-8", "replace")) > longest:
+            raise ValueError(
+                f"_{column}={value!r}: it must be a non-empty string without NUL of at most {longest} bytes"
+            )
+        values[column] = value
+
+    return read
+
+
+def _duration(option: str, column: str, *, positive: bool) -> Callable[[NewJob, Any], None]:
+    def read(values: NewJob, value: Any) -> None:
+        values[column] = opt.seconds(f"_{option}", value, positive=positive)
+
+    return read
+
+
+def _priority(values: NewJob, value: Any) -> None:
+    values["priority"] = opt.whole("_priority", value, -32768, 32767)
+
+
+def _delay(values: NewJob, value: Any) -> None:
+    values["delay"] = opt.seconds("_delay", value)
+
+
+def _at(values: NewJob, value: Any) -> None:
+    if not isinstance(value, datetime):
+        raise ValueError(f"_at takes a datetime, not {value!r}")  # noqa: TRY004  # one kind of error for options
+    values["at"] = opt.aware(value)
+
+
+def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:
+    if isinstance(value, Retry):
+        values["max_attempts"] = value.max
+        values["retry_intervals"] = to_json(list(value.intervals))  # type: ignore[arg-type]  # a tuple by now
+        if value.no_retry:
+            values["no_retry"] = to_json([class_name(kind) for kind in value.no_retry])
+        return
+    attempts = opt.whole("_retry", value, 0, opt.MAX_ATTEMPTS)
+    values["max_attempts"] = max(1, attempts)
+    if not backoff:
+        values["retry_intervals"] = "[0]"
+
+
+def class_name(kind: type) -> str:
+    """How an exception class is called in a row."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _meta(values: NewJob, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"_meta takes a dict, not {type(value).__name__}")  # noqa: TRY004  # see _at
+    values["meta"] = encode_meta(value)
+
+
+def encode_meta(value: dict[str, Any]) -> str:
+    """Encode meta, which is always plain JSON."""
+    return encode(_PLAIN, value, "_meta")
+
+
+_PLAIN = JSONSerializer()
+
+
+def _group(values: NewJob, value: Any) -> None:
+    group = value if isinstance(value, Group) else Group(value)
+    values["group_key"] = group.key
+    if group.limit != 1:
+        values["group_limit"] = group.limit
+
+
+def _callback(kind: str) -> Callable[[NewJob, Any], None]:
+    def read(values: NewJob, value: Any) -> None:
+        callback = value if isinstance(value, Callback) else Callback(value)
+        values[kind] = registry.path_of(callback.func)
+        if callback.timeout is not None:
+            values[f"{kind}_timeout"] = callback.timeout
+
+    return read
+
+
+def _repeat(values: NewJob, value: Any) -> None:
+    if not isinstance(value, Repeat):
+        raise ValueError(f"_repeat takes a Repeat, not {value!r}")  # noqa: TRY004  # see _at
+    values["repeat_remaining"] = value.times
+    values["repeat_interval_secs"] = value.interval
+    if value.intervals is not None:
+        # As many as there are repetitions: the place in the list follows from how many remain.
+        steps = list(value.intervals)[: value.times]
+        steps += [steps[-1]] * (value.times - len(steps))
+        values["repeat_intervals"] = to_json(steps)
+
+
+def _failure_mode(values: NewJob, value: Any) -> None:
+    try:
+        mode = FailureMode(value)
+    except ValueError:
+        raise ValueError(f"_failure_mode={value!r}: it must be 'hold' or 'delete'") from None
+    if mode is not FailureMode.HOLD:
+        values["failure_mode"] = mode.value
+
+
+def _dependencies(value: Any) -> tuple[tuple[str, bool], ...]:
+    if value is None:
+        return ()
+    items = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    found: dict[str, bool] = {}
+    for item in items:
+        one = item if isinstance(item, Dependency) else Dependency(item)
+        id_ = _parent_id(one.id)
+        found[id_] = found.get(id_, True) and one.allow_failure
+    return tuple(found.items())
+
+
+def _parent_id(value: str) -> str:
+    found = normal_id(value)
+    if found is None:
+        raise EnqueueError(
+            f"_depends_on={value!r} is no job: give a Job, its id, a Dependency, or a list of them"
+        )
+    return found
+
+
+def _wait(values: NewJob) -> None:
+    values["waiting"] = True
+    if "delay" in values:
+        # Counted from the release.
+        values["wait_delay"] = values.pop("delay")
+
+
+# Hooks --------------------------------------------------------------------------------------------
+
+
+def _run_hooks(hooks: tuple[Hook, ...], values: NewJob, payload: dict[str, Any]) -> dict[str, Any]:
+    job = Job.of(
+        {
+            name: json.loads(value) if name in JSON_COLUMNS else value
+            for name, value in values.items()
+            if name in INSERTED and name not in _NOT_OF_JOBS
+        }
+    )
+    job.payload = {"args": payload.get("args", []), "kwargs": payload.get("kwargs", {})}
+    before = copy.deepcopy({name: getattr(job, name) for name in INSERTED if name not in _NOT_OF_JOBS})
+    for hook in hooks:
+        _ = hook(job)
+    for name, old in before.items():
+        new = getattr(job, name)
+        if name == "payload" or new == old:
+            continue
+        _write_back(values, name, new)
+    changed: dict[str, Any] = {key: value for key, value in dict(job.payload or {}).items() if value}
+    return changed
+
+
+_NOT_OF_JOBS = frozenset({"wait_delay"})
+
+
+def _write_back(values: NewJob, name: str, value: Any) -> None:
+    if value is None:
+        _ = values.pop(name, None)
+    elif name in ("queue", "key", "priority", "meta", "schedule_name", "failure_mode", "ttl"):
+        try:
+            _READERS[name](values, value)
+        except ValueError as error:
+            raise EnqueueError(f"a before_enqueue hook set {error}") from None
+    elif name in JSON_COLUMNS:
+        values[name] = to_json(value)
+    else:
+        values[name] = value
+
+
+_READERS: dict[str, Callable[[NewJob, Any], None]] = {
+    "queue": _text("queue", 255),
+    "key": _text("key", 1024),
+    "schedule_name": _text("schedule_name", 255),
+    "priority": _priority,
+    "delay": _delay,
+    "at": _at,
+    "timeout": _duration("timeout", "timeout_secs", positive=True),
+    "heartbeat": _duration("heartbeat", "heartbeat_secs", positive=True),
+    "ttl": _duration("ttl", "ttl", positive=True),
+    "result_ttl": _duration("result_ttl", "result_ttl", positive=False),
+    "failure_ttl": _duration("failure_ttl", "failure_ttl", positive=False),
+    "meta": _meta,
+    "group": _group,
+    "on_success": _callback("on_success"),
+    "on_failure": _callback("on_failure"),
+    "on_stopped": _callback("on_stopped"),
+    "repeat": _repeat,
+    "failure_mode": _failure_mode,
+}

@@ -1,0 +1,1 @@
+"""What takes several transactions: generators that yield operations and are sent their results."""

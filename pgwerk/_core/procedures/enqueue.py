@@ -1,0 +1,23 @@
+"""Enqueueing from the outside: the insert, and a second look at dependencies after its commit."""
+
+from collections.abc import Sequence
+
+from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operations import enqueue as op
+from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.settle import release_waiting
+from pgwerk._core.statements.enqueue import Inserted
+
+
+def enqueue_all(orders: Sequence[Order], *, joined: bool) -> Procedure[list[Inserted | None]]:
+    """Insert jobs, in order; None where the key exists. *joined*: inside a transaction of the caller's."""
+    if len(orders) == 1 and not orders[0].depends_on:
+        return [(yield from ask(op.enqueue(orders[0], always_tell=joined)))]
+    inserted, waiting = yield from ask(op.enqueue_many(orders, always_tell=joined))
+    if waiting and not joined:
+        # A dependency that ended while we inserted could not see us, nor we it: now one of us does.
+        moved = yield from ask(release_waiting(waiting))
+        if moved:
+            for row in (yield from ask(op.look_again(waiting))):
+                inserted[row.id] = row
+    return [inserted.get(order.id) for order in orders]

@@ -1,0 +1,109 @@
+"""The sweep: whatever could be left behind by a crash, a race or a lost notification is found and mended here."""
+
+from dataclasses import dataclass, field
+
+from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operations.recover import (
+    recover_lost,
+    recover_overdue,
+    recover_unclaimed,
+    recover_worker,
+)
+from pgwerk._core.operations.settle import end_unstarted, release_waiting
+from pgwerk._core.outcome import Expired
+from pgwerk._core.statements import settling, upkeep
+
+BATCH = 500
+NO_ID = "00000000-0000-0000-0000-000000000000"
+KEEP_WORKERS = 86400.0
+"""Seconds that the row of a stopped or lost worker is kept."""
+
+
+@dataclass
+class Swept:
+    """What a sweep found."""
+
+    recovered: list[str] = field(default_factory=list)
+    """Ids of active jobs that nobody ran any more."""
+    lost_workers: list[str] = field(default_factory=list)
+    promoted: int = 0
+    expired: int = 0
+    released: int = 0
+    readied: int = 0
+    deleted: int = 0
+    next_due: float | None = None
+
+
+def recover(live: float) -> Procedure[Swept]:
+    """Recover the jobs of dead workers, and those that ran past their own deadlines."""
+    swept = Swept()
+    while True:
+        lost = yield from ask(recover_lost(live))
+        swept.recovered += lost.jobs
+        swept.lost_workers += lost.workers
+        if not lost.jobs:
+            break
+    swept.recovered += yield from ask(recover_overdue())
+    return swept
+
+
+def recover_dead(worker: str, reason: str) -> Procedure[list[str]]:
+    """Recover the jobs of one worker that is known to be dead."""
+    recovered = yield from ask(recover_worker(worker, reason))
+    return recovered.jobs
+
+
+def promote_due() -> Procedure[upkeep.Promoted]:
+    """Queue all scheduled jobs that are due."""
+    total = 0
+    while True:
+        promoted = yield from ask(upkeep.promote(BATCH * 2))
+        total += promoted.count
+        if promoted.count < BATCH * 2:
+            return upkeep.Promoted(total, promoted.next_due)
+
+
+def sweep(live: float, stuck: float) -> Procedure[Swept]:
+    """Do all there is to do. Any number of processes may sweep at once."""
+    swept = yield from recover(live)
+    swept.recovered += yield from ask(recover_unclaimed(stuck))
+    promoted = yield from promote_due()
+    swept.promoted, swept.next_due = promoted.count, promoted.next_due
+    swept.expired = yield from _expire()
+    swept.released = yield from _release_stranded()
+    freed = yield from ask(upkeep.leaked_permits())
+    groups = yield from ask(upkeep.blocked_groups())
+    if keys := sorted({*freed, *groups}):
+        swept.readied = yield from ask(settling.ready(keys))
+    swept.deleted = yield from _delete_outlived()
+    _ = yield from ask(upkeep.settled_claims())
+    _ = yield from ask(upkeep.forget_workers(KEEP_WORKERS))
+    return swept
+
+
+def _expire() -> Procedure[int]:
+    total = 0
+    while ids := (yield from ask(upkeep.expired(BATCH))):
+        ended = yield from ask(end_unstarted(ids, Expired()))
+        total += len(ended)
+        if not ended:
+            break
+    return total
+
+
+def _release_stranded() -> Procedure[int]:
+    total, after = 0, NO_ID
+    while ids := (yield from ask(upkeep.stranded(after, BATCH))):
+        total += yield from ask(release_waiting(ids))
+        after = ids[-1]
+    return total
+
+
+def _delete_outlived() -> Procedure[int]:
+    total = 0
+    while ids := (yield from ask(upkeep.outlived(BATCH))):
+        gone = yield from ask(settling.delete(sorted(ids)))
+        total += len(gone)
+        if not gone:
+            break
+    return total

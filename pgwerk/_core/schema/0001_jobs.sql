@@ -1,0 +1,168 @@
+-- The whole first schema. Names in braces are the quoted, schema-qualified names of this installation;
+-- a name in [brackets] is a bare identifier, for what lives inside a table's schema (indexes, constraints).
+
+create table {versions} (
+    version integer primary key,
+    name text not null,
+    applied_at timestamptz not null default now()
+);
+
+create table {jobs} (
+    -- UUIDv7: clients make their own, this default serves an INSERT from psql or from another language.
+    id uuid not null
+        default (overlay(overlay(gen_random_uuid()::text placing '7' from 15)
+            placing regexp_replace(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0'),
+                                   '^(.{8})(.{4})$', '\1-\2')
+            from 1 for 13))::uuid,
+    key text,
+    function text not null,
+    queue text not null default 'default',
+    status text not null default 'queued',
+    priority smallint not null default 0,
+    attempts integer not null default 0,
+    max_attempts integer not null default 1,
+
+    -- A member of a full group waits outside the claim index until a permit is free.
+    blocked boolean not null default false,
+    -- What the claim index holds. Claiming leaves it (and every other indexed column) as it was, so that a
+    -- claim is a heap-only update; only the settle takes the row out of the index.
+    claimable boolean not null generated always as (status in ('queued', 'active', 'aborting') and not blocked) stored,
+    -- Somebody waits for the end of this job: the settle tells them.
+    awaited boolean not null default false,
+
+    -- The fence: the batch that this job was claimed in. Never the same twice for a job; kept after the settle.
+    claim_id bigint,
+    worker_id uuid,
+    scheduled_at timestamptz not null default statement_timestamp(),
+    enqueued_at timestamptz not null default statement_timestamp(),
+    started_at timestamptz,
+    completed_at timestamptz,
+    touched_at timestamptz,
+    expires_at timestamptz,
+
+    payload jsonb,
+    result jsonb,
+    error text,
+    meta jsonb,
+    progress jsonb,
+
+    timeout_secs double precision,
+    heartbeat_secs double precision,
+    group_key text,
+    group_limit integer,
+    ttl double precision,
+    result_ttl double precision,
+    failure_ttl double precision,
+    failure_mode text not null default 'hold',
+    retry_intervals jsonb,
+    no_retry jsonb,
+    on_success text,
+    on_success_timeout double precision,
+    on_failure text,
+    on_failure_timeout double precision,
+    on_stopped text,
+    on_stopped_timeout double precision,
+    callback_of uuid,
+    callback_kind text,
+    wait_delay double precision,
+    repeat_remaining integer,
+    repeat_interval_secs double precision,
+    repeat_intervals jsonb,
+    schedule_name text,
+
+    constraint [jobs_pkey] primary key (id),
+    constraint [jobs_status] check (status in
+        ('scheduled', 'queued', 'waiting', 'active', 'aborting', 'complete', 'failed', 'aborted')),
+    constraint [jobs_failure_mode] check (failure_mode in ('hold', 'delete'))
+) with (
+    -- Room for the claim's new row version on the same page.
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_analyze_scale_factor = 0.05,
+    autovacuum_vacuum_cost_delay = 1
+);
+
+-- One range of this index is one queue in the order it is claimed.
+create index [jobs_claim] on {jobs} (queue, (-priority), scheduled_at, id) where claimable;
+create index [jobs_scheduled] on {jobs} (scheduled_at) where status = 'scheduled';
+create index [jobs_waiting] on {jobs} (id) where status = 'waiting';
+create index [jobs_blocked] on {jobs} (group_key, (-priority), scheduled_at, id) where blocked;
+create index [jobs_expires] on {jobs} (expires_at) where expires_at is not null;
+create unique index [jobs_key] on {jobs} (key) where key is not null;
+create index [jobs_callback] on {jobs} (callback_of) where callback_of is not null;
+create index [jobs_failed] on {jobs} (id) where status in ('failed', 'aborted');
+
+-- One row a claimed batch. Its number is the fence, and it is how the jobs of a dead worker are found without
+-- an index on active rows (which every claim would have to write).
+create table {claims} (
+    id bigint generated always as identity,
+    worker_id uuid not null,
+    job_ids uuid[] not null,
+    claimed_at timestamptz not null default now(),
+    constraint [claims_pkey] primary key (id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+create table {executions} (
+    id bigint generated always as identity,
+    job_id uuid not null,
+    attempt integer not null,
+    status text not null,
+    worker_id uuid,
+    started_at timestamptz,
+    completed_at timestamptz,
+    error text,
+    result jsonb,
+    -- One index, in the order of its readers; job ids ascend with time, so its writes are local.
+    constraint [executions_pkey] primary key (job_id, id)
+) with (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 1);
+
+create table {job_deps} (
+    job_id uuid not null,
+    depends_on uuid not null,
+    allow_failure boolean not null default false,
+    -- Settled for good, so that the row of the other job may go.
+    satisfied boolean not null default false,
+    constraint [job_deps_pkey] primary key (job_id, depends_on)
+);
+create index [job_deps_parent] on {job_deps} (depends_on) where not satisfied;
+
+-- Who may run: a member of a group holds one slot while it is active. The unique index arbitrates.
+create table {permits} (
+    key text not null,
+    slot integer not null,
+    job_id uuid not null,
+    constraint [permits_pkey] primary key (key, slot)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+create {unlogged} table {worker} (
+    id uuid not null,
+    name text not null,
+    queue text not null,
+    status text not null default 'active',
+    metadata jsonb not null default '{}',
+    heartbeat_at timestamptz not null default now(),
+    started_at timestamptz not null default now(),
+    expires_at timestamptz,
+    constraint [worker_pkey] primary key (id)
+) with (fillfactor = 50);
+
+-- A row here: this worker sleeps and wants to be told. Narrow, because every enqueue looks at it.
+create {unlogged} table {idle} (
+    worker_id uuid not null,
+    constraint [idle_pkey] primary key (worker_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_cost_delay = 0);
+
+create table {queues} (
+    name text not null,
+    paused_at timestamptz,
+    reason text,
+    constraint [queues_pkey] primary key (name)
+);
+
+create view {worker_jobs} as
+    select c.worker_id, j.id as job_id, c.claimed_at
+    from {claims} c
+    cross join unnest(c.job_ids) as member(id)
+    join {jobs} j on j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting');

@@ -1,0 +1,34 @@
+"""The numbered SQL files of the schema, and their loader."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered step of the schema."""
+
+    version: int
+    name: str
+    sql: str
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations, in order."""
+    found = []
+    for entry in files(__package__).iterdir():
+        if entry.name.endswith(".sql"):
+            number, _, name = entry.name.removesuffix(".sql").partition("_")
+            found.append(Migration(int(number), name, entry.read_text(encoding="utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def latest() -> int:
+    """The version that this code is written for."""
+    return migrations()[-1].version
+
+
+OLDEST_USABLE = 1
+"""The oldest version of the schema that this code still runs on."""

@@ -1,0 +1,1 @@
+"""One SQL command per function, beside the reading of its rows."""

@@ -1,0 +1,399 @@
+"""The hot path: claiming a batch of jobs, and closing a batch of attempts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
+from typing import Any
+
+from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.lifecycle import Verdict
+from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.outcome import Report
+
+
+@dataclass(slots=True)
+class Claimed:
+    """One claimed job: what a worker needs to run and settle it.
+
+    *plain*: it has no callbacks, group, repeat … so that its end can be written by `close` in a batch.
+    """
+
+    job: Job
+    claim: int
+    payload: str | None
+    plain: bool
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a claim brought. *denied*: the keys of groups that had jobs but no free permit."""
+
+    jobs: list[Claimed]
+    denied: list[str]
+
+
+_ORDER = "(-priority), scheduled_at, id"
+
+_CLAIMED_LIST = """
+select j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text,
+       j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
+       case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.result_ttl, j.failure_ttl,
+                     j.retry_intervals, j.no_retry, j.on_success, j.on_failure, j.on_stopped,
+                     j.callback_of, j.repeat_remaining, j.schedule_name) is null
+                 and j.failure_mode = 'hold'
+            then null
+            else (to_jsonb(j) - '{payload,result,error}'::text[])::text
+       end
+"""
+
+_CLAIM = """
+with picked as materialized (
+    -- One index range per queue, each walked with the lock inside, then put in order again. Rows that are locked
+    -- here and not taken below are free again when this statement commits.
+    select ready.*
+    from unnest(%(queues)s::text[]) with ordinality as q(name, place)
+    cross join lateral (
+        select j.id, j.priority, j.scheduled_at, j.group_key, j.group_limit
+        from {jobs} j
+        where j.queue = q.name
+          and j.claimable
+          and j.status = 'queued'
+          and j.scheduled_at <= now()
+          and (j.expires_at is null or j.expires_at > now())
+        order by (-j.priority), j.scheduled_at, j.id
+        limit %(count)s
+        for update skip locked  -- another claim's rows are passed over, never waited for
+    ) ready
+    where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
+    order by ${turn}(-ready.priority), ready.scheduled_at, ready.id
+    limit %(count)s
+), member as (
+    select id, group_key, coalesce(group_limit, 1) as slots,
+           row_number() over (partition by group_key order by ${order}) as turn
+    from picked
+    where group_key is not null
+), vacancy as (
+    select g.group_key, s.slot, row_number() over (partition by g.group_key order by s.slot) as turn
+    from (select group_key, max(slots) as slots from member group by group_key) g
+    cross join lateral generate_series(1, g.slots) as s(slot)
+    where not exists (select from {permits} p where p.key = g.group_key and p.slot = s.slot)
+), granted as (
+    -- The primary key arbitrates between claims; in key order, so that two claims cannot deadlock.
+    insert into {permits} (key, slot, job_id)
+    select m.group_key, v.slot, m.id
+    from member m
+    join vacancy v on v.group_key = m.group_key and v.turn = m.turn and v.slot <= m.slots
+    order by m.group_key, v.slot
+    on conflict do nothing
+    returning job_id
+), denied as (
+    -- A member without a permit leaves the claim index until one is released.
+    update {jobs} j
+    set blocked = true
+    where j.id = any (array(select id from member except select job_id from granted))
+    returning j.id, j.group_key
+), taken as (
+    select id from picked
+    where group_key is null or id in (select job_id from granted)
+), claim as (
+    insert into {claims} (worker_id, job_ids)
+    select %(worker)s, array_agg(id) from taken having count(*) > 0
+    returning id
+), claimed as (
+    update {jobs} j
+    set status = 'active',
+        attempts = j.attempts + 1,
+        claim_id = claim.id,
+        worker_id = %(worker)s,
+        started_at = now(),
+        touched_at = now(),
+        expires_at = null
+    from claim
+    where j.id = any (array(select id from taken))
+      and j.status = 'queued'
+    returning j.*
+)
+${claimed}from claimed j
+union all
+select null, group_key, null, null, null, null, null, null, null, null, null, null, null from denied
+"""
+_CLAIM = _CLAIM.replace("${order}", _ORDER).replace("${claimed}", _CLAIMED_LIST)
+_BY_PRIORITY = _CLAIM.replace("${turn}", "")
+# The first of each queue, then the second of each …; queues in the order they are given.
+_IN_TURNS = _CLAIM.replace(
+    "${turn}",
+    "row_number() over (partition by q.place order by (-ready.priority), ready.scheduled_at, ready.id), q.place, ",
+)
+
+_TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")
+_SPECIAL = (
+    "group_key", "on_success", "on_failure", "on_stopped", "callback_of", "repeat_remaining",
+)  # fmt: skip
+"""A job with one of these ends in a transaction of several statements."""
+
+
+def claim(
+    queues: Sequence[str], count: int, worker: str, *, in_turns: bool = False
+) -> Statement[Claim]:
+    """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
+
+    By priority over all queues; or *in_turns*, one of each queue after the other, in the order given.
+    """
+    return Statement(
+        _IN_TURNS if in_turns else _BY_PRIORITY,
+        {"queues": list(queues), "count": count, "worker": worker},
+        _read_in_turns if in_turns else _read_claim,
+    )
+
+
+def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
+    """Claim one job that has not started, whenever it is due, for a run outside of any worker."""
+
+    def read(rows: Rows) -> Claimed | None:
+        return _read_claimed(rows[0]) if rows else None
+
+    return Statement(
+        f"""
+        with claim as (
+            insert into {{claims}} (worker_id, job_ids)
+            select %(worker)s, array[id] from {{jobs}} where id = %(id)s and status in ('queued', 'scheduled')
+            returning id
+        ), claimed as (
+            update {{jobs}} j
+            set status = 'active',
+                attempts = j.attempts + 1,
+                claim_id = claim.id,
+                worker_id = %(worker)s,
+                started_at = now(),
+                touched_at = now(),
+                expires_at = null
+            from claim
+            where j.id = %(id)s
+              and j.status in ('queued', 'scheduled')
+            returning j.*
+        )
+        {_CLAIMED_LIST}
+        from claimed j
+        """,
+        {"worker": worker, "id": job_id},
+        read,
+    )
+
+
+def _read_in_turns(rows: Rows) -> Claim:
+    claim = _read_claim(rows)
+    lanes: dict[str, list[Claimed]] = {}
+    for job in claim.jobs:
+        lanes.setdefault(job.job.queue, []).append(job)
+    turns = zip_longest(*lanes.values())
+    return Claim([job for turn in turns for job in turn if job is not None], claim.denied)
+
+
+def _read_claim(rows: Rows) -> Claim:
+    jobs: list[Claimed] = []
+    denied: list[str] = []
+    for row in rows:
+        if row[0] is None:
+            denied.append(row[1])
+        else:
+            jobs.append(_read_claimed(row))
+    jobs.sort(key=_place)
+    return Claim(jobs, sorted(set(denied)))
+
+
+def _place(claimed: Claimed) -> tuple[int, datetime, str]:
+    job = claimed.job
+    return (-job.priority, job.scheduled_at, job.id)  # type: ignore[return-value]  # never null
+
+
+def _read_claimed(row: tuple[Any, ...]) -> Claimed:
+    (id_, function, queue, priority, attempts, max_attempts, claim_id, payload,
+     timeout, scheduled_at, enqueued_at, started_at, extras) = row  # fmt: skip
+    values: dict[str, Any] = {
+        "id": id_,
+        "function": function,
+        "queue": queue,
+        "status": JobStatus.ACTIVE,
+        "priority": priority,
+        "attempts": attempts,
+        "max_attempts": max_attempts,
+        "claim_id": claim_id,
+        "timeout_secs": timeout,
+        "scheduled_at": scheduled_at,
+        "enqueued_at": enqueued_at,
+        "started_at": started_at,
+    }
+    plain = True
+    if extras is not None:
+        plain = _add_extras(values, json.loads(extras))
+    return Claimed(Job.of(values), claim_id, payload, plain)
+
+
+_JOB_FIELDS = frozenset(Job.__dataclass_fields__)
+
+
+def _add_extras(values: dict[str, Any], extras: dict[str, Any]) -> bool:
+    for name, value in extras.items():
+        if name in _JOB_FIELDS and name not in values and value is not None:
+            values[name] = datetime.fromisoformat(value) if name in _TIMES else value
+    mode = FailureMode(values.get("failure_mode", FailureMode.HOLD))
+    values["failure_mode"] = mode
+    return mode is FailureMode.HOLD and not any(values.get(name) for name in _SPECIAL)
+
+
+# Closing ------------------------------------------------------------------------------------------
+
+_CLOSE = """
+with verdict as (
+    select *
+    from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(statuses)s::text[], %(executions)s::text[],
+                %(results)s::text[], %(errors)s::text[], %(delays)s::double precision[],
+                %(uncounts)s::boolean[], %(keeps)s::double precision[],
+                %(began)s::double precision[], %(ended)s::double precision[])
+         as t(id, claim, status, execution, result, error, delay, uncount, keep, began, ended)
+), closed as (
+    update {jobs} j
+    set status = v.status,
+        result = v.result::jsonb,
+        error = case when v.uncount then j.error else v.error end,
+        attempts = j.attempts - v.uncount::integer,
+        worker_id = null,
+        progress = case when v.delay is null then j.progress end,
+        started_at = case when v.delay is null then now() - v.began * interval '1 second' end,
+        completed_at = case when v.delay is null then now() - v.ended * interval '1 second' end,
+        -- A job that goes back keeps its place; one that waits for its next attempt gets a new one.
+        scheduled_at = case when v.delay > 0 then now() + v.delay * interval '1 second' else j.scheduled_at end,
+        expires_at = case when v.delay is null and v.keep is not null
+                          then now() + v.keep * interval '1 second' end
+    from verdict v
+    where j.id = v.id
+      and j.claim_id = v.claim  -- the fence: whoever lost the job changes nothing
+      and (j.status = 'active' or %(whole)s and j.status = 'aborting')
+      -- What needs more than this statement is left for the transaction that does it all.
+      and (%(whole)s or v.delay is not null
+           or not exists (select from {job_deps} d where d.depends_on = j.id and not d.satisfied))
+    returning j.id, j.awaited, j.status, j.queue, v.delay, v.execution, j.attempts + v.uncount::integer as attempt,
+              v.result, v.error, v.began, v.ended
+), recorded as (
+    insert into {executions} (job_id, attempt, status, worker_id, started_at, completed_at, error, result)
+    select id, attempt, execution, %(worker)s,
+           now() - began * interval '1 second', now() - ended * interval '1 second', error, result::jsonb
+    from closed
+    where execution is not null
+), told as (
+    select pg_notify(channel, message)
+    from (
+        -- Those who wait for these jobs, in messages well under the limit of 8000 bytes.
+        select {done}, string_agg(id::text, ',')
+        from (select id, (row_number() over ()) / 150 as part from closed where awaited and delay is null) w
+        group by part
+        union all
+        select {wake}, 'q' || queue from closed
+        where delay = 0 and exists (select from {idle})
+        group by queue
+    ) t(channel, message)
+)
+select c.id::text, (select count(*) from told) from closed c
+"""
+
+
+def close(
+    entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool
+) -> Statement[list[str]]:
+    """Write verdicts about claimed jobs and record their attempts; the ids that were written come back.
+
+    Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
+    """
+    params: dict[str, Any] = {
+        "ids": [], "claims": [], "statuses": [], "executions": [], "results": [], "errors": [],
+        "delays": [], "uncounts": [], "keeps": [], "began": [], "ended": [],
+    }  # fmt: skip
+    for report, verdict in entries:
+        params["ids"].append(report.job_id)
+        params["claims"].append(report.claim)
+        params["statuses"].append(verdict.status.value)
+        params["executions"].append(verdict.execution.value if verdict.execution else None)
+        params["results"].append(verdict.result)
+        params["errors"].append(verdict.error)
+        params["delays"].append(verdict.delay)
+        params["uncounts"].append(verdict.uncount)
+        params["keeps"].append(verdict.keep)
+        params["began"].append(report.began)
+        params["ended"].append(report.ended)
+    params |= {"worker": worker, "whole": whole}
+    return Statement(_CLOSE, params, column, repeatable=True)
+
+
+def retire(claims: Sequence[int]) -> Statement[None]:
+    """Forget claims all of whose jobs are settled."""
+    return Statement(
+        "delete from {claims} where id = any(%(claims)s::bigint[])",
+        {"claims": list(claims)},
+        nothing,
+        repeatable=True,
+    )
+
+
+def stray(worker: str, known: Sequence[int]) -> Statement[list[tuple[str, int]]]:
+    """Find jobs that this worker claimed without knowing it: the answer was lost with a connection."""
+    return Statement(
+        """
+        select j.id::text, c.id
+        from {claims} c
+        cross join unnest(c.job_ids) as member(id)
+        join {jobs} j on j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+        where c.worker_id = %(worker)s
+          and c.id <> all (%(known)s::bigint[])
+        """,
+        {"worker": worker, "known": list(known)},
+        lambda rows: [(row[0], row[1]) for row in rows],
+        repeatable=True,
+    )
+
+
+def aborting(ids: Sequence[str]) -> Statement[list[str]]:
+    """Say which of these running jobs somebody wants aborted."""
+    return Statement(
+        "select id::text from {jobs} where id = any(%(ids)s::uuid[]) and status = 'aborting'",
+        {"ids": list(ids)},
+        column,
+        repeatable=True,
+    )
+
+
+def touch(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
+    """Renew the heartbeat of running jobs (id, claim); the ids that are still theirs come back."""
+    return Statement(
+        """
+        update {jobs} j
+        set touched_at = now()
+        from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+        where j.id = t.id
+          and j.claim_id = t.claim  -- the fence
+          and j.status in ('active', 'aborting')
+        returning j.id::text
+        """,
+        {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
+        column,
+        repeatable=True,
+    )
+
+
+def progress(job_id: str, claim_id: int, value: str) -> Statement[list[str]]:
+    """Store the progress (JSON text) of a running job, which also renews its heartbeat."""
+    return Statement(
+        """
+        update {jobs}
+        set progress = %(value)s::jsonb,
+            touched_at = now()
+        where id = %(id)s
+          and claim_id = %(claim)s  -- the fence
+          and status in ('active', 'aborting')
+        returning id::text
+        """,
+        {"id": job_id, "claim": claim_id, "value": value},
+        column,
+        repeatable=True,
+    )

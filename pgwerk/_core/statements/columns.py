@@ -1,0 +1,90 @@
+"""The columns of a job's row: which are inserted and how they are typed, which are read and in what order."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pgwerk._core.job import FailureMode, Job, JobStatus
+
+INSERTED = {
+    "id": "uuid",
+    "key": "text",
+    "function": "text",
+    "queue": "text",
+    "priority": "smallint",
+    "max_attempts": "integer",
+    "payload": "jsonb",
+    "meta": "jsonb",
+    "timeout_secs": "double precision",
+    "heartbeat_secs": "double precision",
+    "group_key": "text",
+    "group_limit": "integer",
+    "ttl": "double precision",
+    "result_ttl": "double precision",
+    "failure_ttl": "double precision",
+    "failure_mode": "text",
+    "retry_intervals": "jsonb",
+    "no_retry": "jsonb",
+    "on_success": "text",
+    "on_success_timeout": "double precision",
+    "on_failure": "text",
+    "on_failure_timeout": "double precision",
+    "on_stopped": "text",
+    "on_stopped_timeout": "double precision",
+    "callback_of": "uuid",
+    "callback_kind": "text",
+    "wait_delay": "double precision",
+    "repeat_remaining": "integer",
+    "repeat_interval_secs": "double precision",
+    "repeat_intervals": "jsonb",
+    "schedule_name": "text",
+}
+"""Columns that a producer sets, with their types; the others have defaults or are computed in the statement."""
+
+JSON_COLUMNS = frozenset(name for name, kind in INSERTED.items() if kind == "jsonb")
+
+SELECTED = (
+    "id", "key", "function", "queue", "status", "priority", "attempts", "max_attempts",
+    "payload", "result", "error", "meta", "progress", "worker_id", "claim_id",
+    "scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at",
+    "timeout_secs", "heartbeat_secs", "group_key", "group_limit",
+    "ttl", "result_ttl", "failure_ttl", "failure_mode", "retry_intervals", "no_retry",
+    "on_success", "on_success_timeout", "on_failure", "on_failure_timeout",
+    "on_stopped", "on_stopped_timeout", "callback_of", "callback_kind",
+    "repeat_remaining", "repeat_interval_secs", "repeat_intervals", "schedule_name",
+)  # fmt: skip
+"""What a `Job` is read from, in this order."""
+
+_AS_TEXT = frozenset({"id", "worker_id", "callback_of", "payload", "result"})
+
+SELECT_LIST = ", ".join(f"j.{name}::text" if name in _AS_TEXT else f"j.{name}" for name in SELECTED)
+"""The select list of `SELECTED` for a table alias j. Ids and encoded values are read as text."""
+
+SETTLE_LIST = ", ".join(
+    "null" if name in ("payload", "result") else f"j.{name}::text" if name in _AS_TEXT else f"j.{name}"
+    for name in SELECTED
+)
+"""The same without the two columns that may be large and that no decision reads."""
+
+Decode = Callable[[str], Any]
+"""Turns the JSON text of a stored payload or result into its value."""
+
+
+def undecoded(_text: str) -> None:
+    """Leave a payload or result unread."""
+
+
+def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
+    """Make a job of one row of `SELECT_LIST`."""
+    values = dict(zip(SELECTED, row, strict=True))
+    values["status"] = JobStatus(values["status"])
+    values["failure_mode"] = FailureMode(values["failure_mode"])
+    for name in ("payload", "result"):
+        if values[name] is not None:
+            values[name] = decode(values[name])
+    return Job.of(values)
+
+
+def to_json(value: Any) -> str:
+    """Encode a value of pgwerk's own (never a user's) for a jsonb column."""
+    return json.dumps(value, separators=(",", ":"))

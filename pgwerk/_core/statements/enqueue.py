@@ -1,0 +1,172 @@
+"""Inserting jobs, and telling idle workers."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pgwerk._core.job import JobStatus
+from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.statements.columns import INSERTED
+
+NewJob = dict[str, Any]
+"""A job to insert: encoded values by column, only those that differ from the column's default, and besides
+`delay` (seconds), `at` (datetime) and `waiting` (True when it must wait for its dependencies)."""
+
+
+class Inserted(NamedTuple):
+    """What the database decided about a new row."""
+
+    id: str
+    status: JobStatus
+    scheduled_at: datetime
+    enqueued_at: datetime
+
+
+def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
+    """Insert one job; no row comes back when its key (or its id) exists.
+
+    Idle workers are told; with *always_tell* whoever listens (a commit at an unknown time
+    cannot rely on who is idle now).
+    """
+    sql = _insert_sql(tuple(job))
+    return Statement(sql, {**job, "tell": always_tell}, _read_inserted)
+
+
+def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[Inserted]]:
+    """Insert jobs in one statement; rows come back for those that were inserted."""
+    names = sorted({name for job in jobs for name in job})
+    params: dict[str, Any] = {name: [job.get(name) for job in jobs] for name in names}
+    params["tell"] = always_tell
+    return Statement(_insert_many_sql(tuple(names)), params, _read_inserted)
+
+
+def _read_inserted(rows: Rows) -> list[Inserted]:
+    return [Inserted(row[0], JobStatus(row[1]), row[2], row[3]) for row in rows]
+
+
+def inserted_before(*ids: str) -> Statement[list[Inserted]]:
+    """Read what `insert` answered for these ids, if they are there."""
+    return Statement(
+        "select id::text, status, scheduled_at, enqueued_at from {jobs} where id = any(%(ids)s::uuid[])",
+        {"ids": list(ids)},
+        _read_inserted,
+        repeatable=True,
+    )
+
+
+def existing(ids: Sequence[str]) -> Statement[list[str]]:
+    """Say which of these ids have a row."""
+    return Statement(
+        "select id::text from {jobs} where id = any(%(ids)s::uuid[])",
+        {"ids": list(ids)},
+        column,
+        repeatable=True,
+    )
+
+
+def link(edges: Sequence[tuple[str, str, bool]]) -> Statement[None]:
+    """Insert dependencies: (job, the job it depends on, whether that one may fail)."""
+    return Statement(
+        """
+        insert into {job_deps} (job_id, depends_on, allow_failure)
+        select * from unnest(%(jobs)s::uuid[], %(parents)s::uuid[], %(allow)s::boolean[])
+        on conflict (job_id, depends_on) do nothing
+        """,
+        {
+            "jobs": [edge[0] for edge in edges],
+            "parents": [edge[1] for edge in edges],
+            "allow": [edge[2] for edge in edges],
+        },
+        nothing,
+    )
+
+
+def tell_waiting(ids: Sequence[str]) -> Statement[None]:
+    """Ask whoever listens to look at these waiting jobs once this transaction has committed."""
+    return Statement(
+        "select pg_notify({wake}, 'w' || id) from unnest(%(ids)s::text[]) as t(id)",
+        {"ids": list(ids)},
+        nothing,
+    )
+
+
+# The texts are made from constants; one per shape of job that an application uses. --------------------
+
+_TELL_ONE = """
+    select n.id::text, n.status, n.scheduled_at, n.enqueued_at,
+           case when %(tell)s or exists (select from {idle}) then
+               case n.status
+                   when 'queued' then pg_notify({wake}, 'q' || n.queue)
+                   when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from n.scheduled_at - n.enqueued_at))
+               end
+           end
+    from new n
+"""
+
+
+@lru_cache(maxsize=256)
+def _insert_sql(names: tuple[str, ...]) -> str:
+    columns = {name: f"%({name})s::{INSERTED[name]}" for name in names if name in INSERTED}
+    columns |= _computed(names, {name: f"%({name})s" for name in names})
+    return (
+        f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
+        f"    values ({', '.join(columns.values())})\n"
+        "    on conflict do nothing\n"
+        "    returning id, status, queue, scheduled_at, enqueued_at\n)" + _TELL_ONE
+    )
+
+
+_EXTRA = {"delay": "double precision", "at": "timestamptz", "waiting": "boolean"}
+
+
+@lru_cache(maxsize=256)
+def _insert_many_sql(names: tuple[str, ...]) -> str:
+    kinds = {**INSERTED, **_EXTRA}
+    # A column that only some of the jobs set: the others get the column's default back.
+    defaults = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
+    columns = {
+        name: f"coalesce(t.{name}, {defaults[name]})" if name in defaults else f"t.{name}"
+        for name in names
+        if name in INSERTED
+    }
+    columns |= _computed(names, {name: f"t.{name}" for name in names})
+    arrays = ", ".join(f"%({name})s::{kinds[name]}[]" for name in names)
+    return (
+        f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
+        f"    select {', '.join(columns.values())}\n"
+        f"    from unnest({arrays}) as t({', '.join(names)})\n"
+        "    on conflict do nothing\n"
+        "    returning id, status, queue, scheduled_at, enqueued_at\n"
+        "), told as (\n"
+        "    select pg_notify({wake}, message)\n"
+        "    from (select distinct 'q' || queue from new where status = 'queued'\n"
+        "          union all\n"
+        "          select 'd' || extract(epoch from min(scheduled_at) - min(enqueued_at)) from new\n"
+        "          where status = 'scheduled' having count(*) > 0) as t(message)\n"
+        "    where %(tell)s or exists (select from {idle})\n"
+        ")\n"
+        "select n.id::text, n.status, n.scheduled_at, n.enqueued_at, (select count(*) from told)\n"
+        "from new n"
+    )
+
+
+def _computed(names: tuple[str, ...], value: dict[str, str]) -> dict[str, str]:
+    """The columns that follow from delay, at, waiting and ttl; none for a plain job."""
+    if not {"delay", "at", "waiting", "ttl"} & set(names):
+        return {}
+    delay = f"coalesce({value['delay']}::double precision, 0)" if "delay" in names else "0"
+    due = f"statement_timestamp() + {delay} * interval '1 second'"
+    if "at" in names:
+        due = f"coalesce({value['at']}::timestamptz, {due})"
+    status = f"case when {due} > statement_timestamp() then 'scheduled' else 'queued' end"
+    if "waiting" in names:
+        status = f"case when {value['waiting']}::boolean then 'waiting' else {status} end"
+    columns = {"status": status, "scheduled_at": due}
+    if "ttl" in names:
+        # Counted from when it may start; a dependent's from its release.
+        expires = f"{due} + {value['ttl']}::double precision * interval '1 second'"
+        if "waiting" in names:
+            expires = f"case when {value['waiting']}::boolean then null else {expires} end"
+        columns["expires_at"] = expires
+    return columns

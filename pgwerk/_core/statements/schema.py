@@ -1,0 +1,73 @@
+"""Creating and checking the tables."""
+
+from pgwerk._core.operation import Statement, column, nothing, scalar
+
+
+def lock_migrations() -> Statement[None]:
+    """Wait until no other process migrates this schema; the lock ends with the transaction."""
+    return Statement(
+        "select pg_advisory_xact_lock(hashtextextended({wake}, 7235))", {}, nothing
+    )
+
+
+def schema_exists() -> Statement[bool]:
+    """Say whether the schema exists (an unqualified one always does)."""
+    return Statement(
+        "select {schema_name} is null or exists (select from pg_namespace where nspname = {schema_name})",
+        {},
+        scalar,
+        repeatable=True,
+    )
+
+
+def create_schema() -> Statement[None]:
+    """Create the schema."""
+    return Statement("create schema {schema}", {}, nothing)
+
+
+def versions_exist() -> Statement[bool]:
+    """Say whether the table of versions exists."""
+    return Statement(
+        "select to_regclass({versions_name}) is not null", {}, scalar, repeatable=True
+    )
+
+
+def applied() -> Statement[list[int]]:
+    """List the migrations that were applied."""
+    return Statement(
+        "select version from {versions} order by version", {}, column, repeatable=True
+    )
+
+
+def script(sql: str) -> Statement[None]:
+    """Run several commands, without parameters."""
+    return Statement(sql, {}, nothing)
+
+
+def record(version: int, name: str) -> Statement[None]:
+    """Write that a migration was applied."""
+    return Statement(
+        "insert into {versions} (version, name) values (%(version)s, %(name)s)",
+        {"version": version, "name": name},
+        nothing,
+    )
+
+
+def drop_all() -> Statement[None]:
+    """Drop every table and view of this installation; the schema itself stays."""
+    return Statement(
+        "drop view if exists {worker_jobs};"
+        " drop table if exists {jobs}, {claims}, {executions}, {job_deps}, {permits}, {worker}, {idle},"
+        " {queues}, {versions}",
+        {},
+        nothing,
+    )
+
+
+def truncate_all() -> Statement[None]:
+    """Empty every table except the versions."""
+    return Statement(
+        "truncate {jobs}, {claims}, {executions}, {job_deps}, {permits}, {worker}, {idle}, {queues}",
+        {},
+        nothing,
+    )

@@ -1,0 +1,337 @@
+"""The statements of a settle that is more than a batch of plain endings, in the order it sends them.
+
+Locks are always taken in the order: jobs that end (by id), their dependents (by id), permits (by key).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgwerk._core.job import Job
+from pgwerk._core.lifecycle import Verdict
+from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.statements.columns import SETTLE_LIST, read_job, undecoded
+
+
+def _read_jobs(rows: Rows) -> list[Job]:
+    return [read_job(row, undecoded) for row in rows]
+
+
+def lock_claimed(jobs: Sequence[tuple[str, int]]) -> Statement[list[Job]]:
+    """Lock those of these jobs (id, claim) that are still active under that claim."""
+    return Statement(
+        f"""
+        select {SETTLE_LIST}
+        from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+        join {{jobs}} j on j.id = t.id and j.claim_id = t.claim
+        where j.status in ('active', 'aborting')
+        order by j.id
+        for update of j  -- until the settle commits, nobody else ends or aborts them
+        """,
+        {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
+        _read_jobs,
+    )
+
+
+def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
+    """Lock those of these jobs that are in one of these statuses."""
+    return Statement(
+        f"""
+        select {SETTLE_LIST}
+        from {{jobs}} j
+        where j.id = any(%(ids)s::uuid[])
+          and j.status = any(%(statuses)s::text[])
+        order by j.id
+        for update of j  -- a claim passes over them, other changes wait
+        """,
+        {"ids": list(ids), "statuses": list(statuses)},
+        _read_jobs,
+    )
+
+
+def end_unstarted(entries: Sequence[tuple[str, Verdict]]) -> Statement[None]:
+    """Write the end of jobs that no worker holds (locked before)."""
+    return Statement(
+        """
+        with verdict as (
+            select * from unnest(%(ids)s::uuid[], %(statuses)s::text[], %(errors)s::text[],
+                                 %(keeps)s::double precision[]) as t(id, status, error, keep)
+        ), ended as (
+            update {jobs} j
+            set status = v.status,
+                error = v.error,
+                blocked = false,
+                worker_id = null,
+                completed_at = now(),
+                expires_at = now() + v.keep * interval '1 second'
+            from verdict v
+            where j.id = v.id
+            returning j.id, j.awaited
+        )
+        select pg_notify({done}, string_agg(id::text, ','))
+        from (select id, (row_number() over ()) / 150 as part from ended where awaited) t
+        group by part
+        """,
+        {
+            "ids": [entry[0] for entry in entries],
+            "statuses": [entry[1].status.value for entry in entries],
+            "errors": [entry[1].error for entry in entries],
+            "keeps": [entry[1].keep for entry in entries],
+        },
+        nothing,
+    )
+
+
+def release_permits(jobs: Sequence[tuple[str, str]]) -> Statement[list[str]]:
+    """Give back the permits of these jobs (key, id); the keys that were freed come back."""
+    return Statement(
+        """
+        delete from {permits} p
+        using unnest(%(keys)s::text[], %(ids)s::uuid[]) as t(key, id)
+        where p.key = t.key
+          and p.job_id = t.id
+        returning p.key
+        """,
+        {"keys": [job[0] for job in jobs], "ids": [job[1] for job in jobs]},
+        column,
+    )
+
+
+def ready(keys: Sequence[str]) -> Statement[int]:
+    """Let as many blocked members of these groups compete again as they have free permits.
+
+    Idempotent. It must be asked in a snapshot taken after the permits were released: in its own
+    transaction once more after that commit, because a denial and a release can pass each other.
+    """
+    return Statement(
+        """
+        with room as (
+            select k.key, coalesce(m.group_limit, 1) - (select count(*) from {permits} p where p.key = k.key) as free
+            from (select distinct unnest(%(keys)s::text[]) as key) k
+            cross join lateral (
+                select j.group_limit from {jobs} j
+                where j.group_key = k.key and j.blocked
+                order by (-j.priority), j.scheduled_at, j.id
+                limit 1
+            ) m
+        ), next as (
+            select m.id
+            from room r
+            cross join lateral (
+                select j.id from {jobs} j
+                where j.group_key = r.key and j.blocked
+                order by (-j.priority), j.scheduled_at, j.id
+                limit greatest(r.free, 0)
+                for update skip locked  -- somebody else readies or cancels it
+            ) m
+        ), readied as (
+            update {jobs} j
+            set blocked = false
+            where j.id = any (array(select id from next))
+            returning j.queue
+        ), told as (
+            select pg_notify({wake}, 'q' || queue) from readied
+            where exists (select from {idle})
+            group by queue
+        )
+        select (select count(*) from readied), (select count(*) from told)
+        """,
+        {"keys": list(keys)},
+        lambda rows: int(rows[0][0]),
+        repeatable=True,
+    )
+
+
+def take_keys(ids: Sequence[str]) -> Statement[None]:
+    """Take the keys of ended jobs away, for their next repetition."""
+    return Statement(
+        "update {jobs} set key = null where id = any(%(ids)s::uuid[]) and key is not null",
+        {"ids": list(ids)},
+        nothing,
+    )
+
+
+_COPIED = (
+    "function", "queue", "priority", "max_attempts", "payload", "meta", "timeout_secs",
+    "heartbeat_secs", "group_key", "group_limit", "ttl", "result_ttl", "failure_ttl", "failure_mode",
+    "retry_intervals", "no_retry", "on_success", "on_success_timeout", "on_failure",
+    "on_failure_timeout", "on_stopped", "on_stopped_timeout", "repeat_interval_secs",
+    "repeat_intervals", "schedule_name",
+)  # fmt: skip
+
+
+def repeat(jobs: Sequence[tuple[Job, float]]) -> Statement[None]:
+    """Insert the next repetition of these jobs (job, seconds until then), with all their options."""
+    names = ", ".join(_COPIED)
+    return Statement(
+        f"""
+        with new as (
+            insert into {{jobs}} ({names}, key, repeat_remaining, status, scheduled_at, expires_at)
+            select {", ".join(f"j.{name}" for name in _COPIED)}, t.key, j.repeat_remaining - 1,
+                   case when t.delay > 0 then 'scheduled' else 'queued' end,
+                   now() + t.delay * interval '1 second',
+                   now() + (t.delay + j.ttl) * interval '1 second'
+            from unnest(%(ids)s::uuid[], %(delays)s::double precision[], %(keys)s::text[]) as t(id, delay, key)
+            join {{jobs}} j on j.id = t.id
+            returning queue, status, scheduled_at
+        )
+        select pg_notify({{wake}}, case when n.status = 'queued' then 'q' || n.queue
+                                 else 'd' || extract(epoch from n.scheduled_at - now()) end)
+        from new n
+        """,
+        {
+            "ids": [job.id for job, _ in jobs],
+            "delays": [delay for _, delay in jobs],
+            "keys": [job.key for job, _ in jobs],
+        },
+        nothing,
+    )
+
+
+# Dependents ---------------------------------------------------------------------------------------
+
+
+def late_dependents(parents: Sequence[str]) -> Statement[list[str]]:
+    """Find jobs that wait for these, which ended before: their own commit came too late to be seen then."""
+    return Statement(
+        """
+        select distinct job_id::text from {job_deps}
+        where depends_on = any(%(parents)s::uuid[]) and not satisfied
+        """,
+        {"parents": list(parents)},
+        column,
+        repeatable=True,
+    )
+
+
+def lock_dependents(parents: Sequence[str]) -> Statement[list[str]]:
+    """Lock the waiting jobs that depend on any of these; parents that end at once agree by this lock."""
+    return Statement(
+        """
+        select j.id::text
+        from {jobs} j
+        where j.id = any (array(
+                  select d.job_id from {job_deps} d
+                  where d.depends_on = any(%(parents)s::uuid[]) and not d.satisfied))
+          and j.status = 'waiting'
+        order by j.id
+        for update of j
+        """,
+        {"parents": list(parents)},
+        column,
+    )
+
+
+class Judged(NamedTuple):
+    """Waiting jobs that were released, and (job, the dependency that failed) of those that never will be."""
+
+    released: list[str]
+    orphans: list[tuple[str, str]]
+
+
+def judge(ids: Sequence[str]) -> Statement[Judged]:
+    """Release those of these waiting jobs (locked before) whose dependencies are all met; find the hopeless ones.
+
+    A dependency whose row is gone before it was met counts as failed.
+    """
+    return Statement(
+        """
+        with edge as (
+            select d.job_id, d.depends_on,
+                   case when p.status = 'complete' then 'met'
+                        when d.allow_failure and (p.id is null or p.status in ('failed', 'aborted')) then 'met'
+                        when p.id is null or p.status in ('failed', 'aborted') then 'failed'
+                        else 'open'
+                   end as state
+            from {job_deps} d
+            left join {jobs} p on p.id = d.depends_on
+            where d.job_id = any(%(ids)s::uuid[])
+              and not d.satisfied
+        ), met as (
+            update {job_deps} d
+            set satisfied = true
+            from edge e
+            where d.job_id = e.job_id and d.depends_on = e.depends_on and e.state = 'met'
+        ), child as (
+            select t.id,
+                   coalesce(bool_or(e.state = 'open'), false) as open,
+                   min(e.depends_on::text) filter (where e.state = 'failed') as culprit
+            from unnest(%(ids)s::uuid[]) as t(id)
+            left join edge e on e.job_id = t.id
+            group by t.id
+        ), due as (
+            select c.id, case when j.wait_delay is null then greatest(j.scheduled_at, now())
+                              else now() + j.wait_delay * interval '1 second' end as at
+            from child c
+            join {jobs} j on j.id = c.id
+            where not c.open and c.culprit is null
+        ), released as (
+            update {jobs} j
+            set status = case when d.at > now() then 'scheduled' else 'queued' end,
+                scheduled_at = d.at,
+                expires_at = d.at + j.ttl * interval '1 second'
+            from due d
+            where j.id = d.id
+              and j.status = 'waiting'
+            returning j.id, j.queue, j.status, j.scheduled_at
+        ), told as (
+            select pg_notify({wake}, message)
+            from (select 'q' || queue from released where status = 'queued' group by queue
+                  union all
+                  select 'd' || extract(epoch from min(scheduled_at) - now()) from released
+                  where status = 'scheduled' having count(*) > 0) t(message)
+        )
+        select r.id::text, null::text, (select count(*) from told) from released r
+        union all
+        select c.id::text, c.culprit, 0 from child c where c.culprit is not null
+        """,
+        {"ids": list(ids)},
+        lambda rows: Judged(
+            [row[0] for row in rows if row[1] is None],
+            [(row[0], row[1]) for row in rows if row[1] is not None],
+        ),
+    )
+
+
+# Rows that go -------------------------------------------------------------------------------------
+
+
+def delete(ids: Sequence[str]) -> Statement[list[str]]:
+    """Delete jobs with their executions, edges and permits; the ids that existed come back."""
+    return Statement(
+        """
+        with gone as (
+            delete from {jobs} where id = any(%(ids)s::uuid[])
+            returning id, awaited
+        ), executions as (
+            delete from {executions} where job_id = any(%(ids)s::uuid[])
+        ), edges as (
+            delete from {job_deps} where job_id = any(%(ids)s::uuid[])
+        ), told as (
+            select pg_notify({done}, string_agg(id::text, ','))
+            from (select id, (row_number() over ()) / 150 as part from gone where awaited) t
+            group by part
+        )
+        select g.id::text, (select count(*) from told) from gone g
+        """,
+        {"ids": list(ids)},
+        column,
+    )
+
+
+def finished_callbacks(callbacks: Sequence[str]) -> Statement[list[str]]:
+    """Find failed jobs with failure_mode 'delete' all of whose callbacks have ended, given ended callbacks."""
+    return Statement(
+        """
+        select distinct p.id::text
+        from {jobs} c
+        join {jobs} p on p.id = c.callback_of
+        where c.id = any(%(ids)s::uuid[])
+          and p.status = 'failed'
+          and p.failure_mode = 'delete'
+          and not exists (
+              select from {jobs} o
+              where o.callback_of = p.id and o.status not in ('complete', 'failed', 'aborted'))
+        """,
+        {"ids": list(callbacks)},
+        column,
+    )

@@ -1,0 +1,203 @@
+"""Workers: their rows, who sleeps, who died."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.statements.columns import to_json
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker's row."""
+
+    id: str
+    name: str
+    queue: str
+    status: str
+    metadata: dict[str, Any]
+    heartbeat_at: datetime
+    started_at: datetime
+    expires_at: datetime | None
+    active: int = 0
+    """Jobs it holds now."""
+
+
+def register(
+    worker: str, name: str, queues: Sequence[str], metadata: Mapping[str, Any], live: float
+) -> Statement[None]:
+    """Write a worker's row; it counts as dead when not heard of for *live* seconds."""
+    return Statement(
+        """
+        insert into {worker} (id, name, queue, metadata, expires_at)
+        values (%(id)s, %(name)s, %(queue)s, %(metadata)s::jsonb, now() + %(live)s * interval '1 second')
+        on conflict (id) do update
+        set status = 'active', heartbeat_at = now(), expires_at = excluded.expires_at, metadata = excluded.metadata
+        """,
+        {
+            "id": worker,
+            "name": name,
+            "queue": ",".join(queues),
+            "metadata": to_json(dict(metadata)),
+            "live": live,
+        },
+        nothing,
+        repeatable=True,
+    )
+
+
+class Beat(NamedTuple):
+    """The answer to a heartbeat."""
+
+    known: bool
+    """Whether the row was still there; if not, register again."""
+    next_expiry: float | None
+    """Seconds until the next other worker counts as dead, if it is not heard of."""
+
+
+def heartbeat(worker: str, live: float) -> Statement[Beat]:
+    """Say that a worker lives."""
+    return Statement(
+        """
+        with beat as (
+            update {worker}
+            set heartbeat_at = now(), status = 'active', expires_at = now() + %(live)s * interval '1 second'
+            where id = %(id)s
+            returning id
+        )
+        select exists (select from beat), (
+            select extract(epoch from min(expires_at) - now())::double precision
+            from {worker}
+            where id <> %(id)s and status = 'active')
+        """,
+        {"id": worker, "live": live},
+        lambda rows: Beat(rows[0][0], rows[0][1]),
+        repeatable=True,
+    )
+
+
+def leave(worker: str) -> Statement[None]:
+    """Write that a worker has stopped."""
+    return Statement(
+        """
+        with awake as (delete from {idle} where worker_id = %(id)s)
+        update {worker} set status = 'stopped', heartbeat_at = now(), expires_at = now() where id = %(id)s
+        """,
+        {"id": worker},
+        nothing,
+        repeatable=True,
+    )
+
+
+def doze(worker: str) -> Statement[None]:
+    """Ask producers to notify."""
+    return Statement(
+        "insert into {idle} (worker_id) values (%(id)s) on conflict do nothing",
+        {"id": worker},
+        nothing,
+        repeatable=True,
+    )
+
+
+def rouse(worker: str) -> Statement[None]:
+    """Tell producers that notifying is of no use: there is a backlog."""
+    return Statement(
+        "delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True
+    )
+
+
+class LostClaim(NamedTuple):
+    """A claim whose worker is gone."""
+
+    id: int
+    worker: str
+    job_ids: list[str]
+
+
+def lost_claims(live: float, limit: int) -> Statement[list[LostClaim]]:
+    """Lock claims of workers that stopped, died, or (for *live* seconds from the claim) are unknown."""
+    return Statement(
+        """
+        select c.id, c.worker_id::text, c.job_ids::text[]
+        from {claims} c
+        left join {worker} w on w.id = c.worker_id
+        where w.id is not null and (w.status <> 'active' or w.expires_at < now())
+           or w.id is null and c.claimed_at < now() - %(live)s * interval '1 second'
+        order by c.id
+        limit %(limit)s
+        for update of c skip locked  -- another worker recovers it already
+        """,
+        {"live": live, "limit": limit},
+        lambda rows: [LostClaim(*row) for row in rows],
+    )
+
+
+def claims_of(worker: str) -> Statement[list[LostClaim]]:
+    """Lock the claims of one worker, known to be dead."""
+    return Statement(
+        """
+        select id, worker_id::text, job_ids::text[]
+        from {claims}
+        where worker_id = %(worker)s
+        order by id
+        for update skip locked  -- another worker recovers it already
+        """,
+        {"worker": worker},
+        lambda rows: [LostClaim(*row) for row in rows],
+    )
+
+
+def bury(workers: Sequence[str]) -> Statement[list[str]]:
+    """Mark workers as dead: the given ones, and all that were not heard of in time."""
+    return Statement(
+        """
+        with dead as (
+            update {worker}
+            set status = 'lost', expires_at = least(expires_at, now())
+            where status = 'active'
+              and (expires_at < now() or id = any(%(ids)s::uuid[]))
+            returning id, name
+        ), awake as (
+            delete from {idle} i
+            where not exists (select from {worker} w where w.id = i.worker_id and w.status = 'active' and w.expires_at >= now())
+               or i.worker_id = any(%(ids)s::uuid[])
+        )
+        select name from dead
+        """,
+        {"ids": list(workers)},
+        column,
+        repeatable=True,
+    )
+
+
+def living(worker: str) -> Statement[bool]:
+    """Say whether this worker is heard of."""
+    return Statement(
+        "select 1 from {worker} where id = %(id)s and status = 'active' and expires_at >= now()",
+        {"id": worker},
+        bool,
+        repeatable=True,
+    )
+
+
+def roster() -> Statement[list[WorkerInfo]]:
+    """List workers, the living first."""
+    return Statement(
+        """
+        select w.id::text, w.name, w.queue,
+               case when w.status = 'active' and w.expires_at < now() then 'lost' else w.status end as status,
+               w.metadata, w.heartbeat_at, w.started_at, w.expires_at,
+               (select count(*) from {worker_jobs} c where c.worker_id = w.id)
+        from {worker} w
+        order by status, w.started_at desc, w.id
+        """,
+        {},
+        _read_roster,
+        repeatable=True,
+    )
+
+
+def _read_roster(rows: Rows) -> list[WorkerInfo]:
+    return [WorkerInfo(*row) for row in rows]

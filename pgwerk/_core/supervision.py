@@ -1,0 +1,164 @@
+"""What a prefork parent does next: pure, like the agenda of a worker.
+
+It is told of children that were started and that ended, of requests to stop and to restart, and answers how many
+children to start, which to signal, and how long to wait.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from pgwerk._core import backoff
+
+SHORT_LIFE = 5.0
+"""A child that ends in error sooner than this (seconds) counts as crash-looping."""
+KILL_GRACE = 10.0
+"""Seconds beyond the children's own shutdown timeout after which they are killed."""
+
+
+class Order(Enum):
+    """What to tell a child."""
+
+    STOP = "stop"
+    """Drain and end."""
+    GIVE_BACK = "give back"
+    """Give the jobs back and end."""
+    KILL = "kill"
+
+
+@dataclass(slots=True)
+class Child:
+    """A child process, as far as the parent knows."""
+
+    pid: int
+    slot: int
+    started: float
+    stopping_since: float | None = None
+    told_twice: bool = False
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now."""
+
+    spawn: tuple[int, ...] = ()
+    """Slots to fill with a new child each."""
+    orders: tuple[tuple[int, Order], ...] = ()
+    """(pid, what to tell it)."""
+    wait: float = math.inf
+    finished: bool = False
+
+
+class Supervision:
+    """Decide what a prefork parent does next."""
+
+    def __init__(self, processes: int, shutdown: float, *, burst: bool = False) -> None:
+        self._processes = processes
+        self._shutdown = shutdown
+        self._burst = burst
+        self._children: dict[int, Child] = {}
+        self._not_before: dict[int, float] = dict.fromkeys(range(processes), -math.inf)
+        """By slot: when it may be filled."""
+        self._failures: dict[int, int] = dict.fromkeys(range(processes), 0)
+        self._done: set[int] = set()
+        """Slots whose burst is over."""
+        self._stops = 0
+        self._restarting: list[int] = []
+        """Pids that a rolling restart has yet to replace."""
+
+    @property
+    def children(self) -> list[Child]:
+        """The living children."""
+        return list(self._children.values())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stops > 0
+
+    # Events -----------------------------------------------------------------------
+
+    def spawned(self, slot: int, pid: int, now: float) -> None:
+        """A child was started."""
+        self._children[pid] = Child(pid, slot, now)
+
+    def exited(self, pid: int, now: float, *, clean: bool) -> float | None:
+        """A child ended; returns how long (seconds) its slot stays empty, None when it is not filled again."""
+        child = self._children.pop(pid, None)
+        if child is None:
+            return None
+        if pid in self._restarting:
+            self._restarting.remove(pid)
+        if self._stops:
+            return None
+        if clean and self._burst:
+            self._done.add(child.slot)
+            return None
+        asked = child.stopping_since is not None
+        if clean or asked or now - child.started >= SHORT_LIFE:
+            self._failures[child.slot] = 0 if clean or asked else 1
+            pause = 0.0
+        else:
+            self._failures[child.slot] += 1
+            pause = backoff.exponential(self._failures[child.slot], base=0.25, cap=30.0)
+        self._not_before[child.slot] = now + pause
+        return pause
+
+    def stop(self, now: float) -> None:
+        """Stop all children: first time drain, second time give back."""
+        self._stops += 1
+        if self._stops == 1:
+            self._restarting = []
+        for child in self._children.values():
+            if child.stopping_since is None:
+                child.stopping_since = now
+
+    def restart(self) -> None:
+        """Replace every child, one after the other."""
+        if not self._stops:
+            self._restarting = [child.pid for child in self._children.values()]
+
+    # Plan -------------------------------------------------------------------------
+
+    def plan(self, now: float) -> Plan:
+        """Say what to do now."""
+        orders = tuple(self._orders(now))
+        if self._stops or len(self._done) == self._processes:
+            return Plan((), orders, self._wait(now), finished=not self._children)
+        filled = {child.slot for child in self._children.values()} | self._done
+        empty = [slot for slot in range(self._processes) if slot not in filled]
+        spawn = tuple(slot for slot in empty if self._not_before[slot] <= now)
+        return Plan(spawn, orders, 0.0 if spawn else self._wait(now))
+
+    def _orders(self, now: float) -> list[tuple[int, Order]]:
+        orders: list[tuple[int, Order]] = []
+        if self._restarting and not any(child.stopping_since is not None for child in self._children.values()):
+            full = len(self._children) == self._processes
+            child = self._children.get(self._restarting[0])
+            if full and child is not None:
+                child.stopping_since = now
+                orders.append((child.pid, Order.STOP))
+        for child in self._children.values():
+            if child.stopping_since is None or child.killed:
+                continue
+            if now >= child.stopping_since + self._shutdown + KILL_GRACE:
+                child.killed = True
+                orders.append((child.pid, Order.KILL))
+            elif self._stops >= 2 and not child.told_twice:  # noqa: PLR2004  # the second request
+                child.told_twice = True
+                orders += [(child.pid, Order.STOP), (child.pid, Order.GIVE_BACK)]
+            elif self._stops == 1 and child.stopping_since == now:
+                orders.append((child.pid, Order.STOP))
+        return orders
+
+    def _wait(self, now: float) -> float:
+        moments = [
+            child.stopping_since + self._shutdown + KILL_GRACE
+            for child in self._children.values()
+            if child.stopping_since is not None and not child.killed
+        ]
+        if not self._stops:
+            filled = {child.slot for child in self._children.values()} | self._done
+            moments += [at for slot, at in self._not_before.items() if slot not in filled]
+        return max(0.0, min(moments, default=math.inf) - now)

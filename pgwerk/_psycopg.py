@@ -1,0 +1,122 @@
+"""What both executors share about psycopg: how to connect, how to read its errors, how to send SQL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, errors
+
+from pgwerk._core.operation import Statement
+from pgwerk._names import Names
+from pgwerk.errors import (
+    ConfigError,
+    ConnectionFailed,
+    DatabaseError,
+    SchemaVersionMismatch,
+    SerializationError,
+    WerkError,
+)
+
+CONNECTION_DEFAULTS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+"""Without these a silent network is noticed after hours; a DSN's own values win."""
+
+RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected)
+"""The transaction was rolled back for the sake of another: it can simply run again."""
+
+
+def connection_string(dsn: str, application_name: str) -> str:
+    """Complete a DSN with timeouts and a name; raises ConfigError when it cannot be read."""
+    try:
+        given = conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            f"the DSN cannot be read: {str(error).strip()}. "
+            "It should look like postgresql://user:password@host:5432/database"
+        ) from None
+    defaults = {**CONNECTION_DEFAULTS, "application_name": application_name}
+    defaults = {name: value for name, value in defaults.items() if name not in given}
+    try:
+        return conninfo.make_conninfo(dsn, **defaults)
+    except psycopg.ProgrammingError:
+        # A client library without tcp_user_timeout.
+        defaults.pop("tcp_user_timeout", None)
+        return conninfo.make_conninfo(dsn, **defaults)
+
+
+def shown_dsn(dsn: str) -> str:
+    """A DSN as it may be shown: without its password."""
+    try:
+        parts = conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return "(unreadable DSN)"
+    host = parts.get("host") or parts.get("hostaddr") or "local socket"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    user = f"{parts['user']}@" if parts.get("user") else ""
+    return f"{user}{host}{port}/{parts.get('dbname') or ''}"
+
+
+class Renderer:
+    """SQL texts as psycopg wants them, for one installation; rendered once each."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._texts: dict[tuple[str, bool], bytes] = {}
+
+    def __call__(self, statement: Statement[Any]) -> tuple[bytes, Mapping[str, Any] | None]:
+        """The text and the parameters to execute."""
+        with_params = bool(statement.params)
+        key = (statement.sql, with_params)
+        text = self._texts.get(key)
+        if text is None:
+            text = self._names.render(statement.sql, with_params=with_params).encode()
+            self._texts[key] = text
+        return text, statement.params if with_params else None
+
+
+def translated(error: psycopg.Error, where: str) -> WerkError:
+    """The pgwerk error for one of psycopg's; *where* is the DSN as it may be shown."""
+    text = str(error).strip() or type(error).__name__
+    match error:
+        case errors.UndefinedTable() | errors.InvalidSchemaName():
+            return SchemaVersionMismatch(
+                f"The tables are not there: {_first_line(text)}. Run `werk migrate` with the same --schema and "
+                "--prefix, or construct Werk with auto_migrate=True."
+            )
+        case errors.UndefinedColumn() | errors.UndefinedFunction():
+            return SchemaVersionMismatch(
+                f"The tables are of another version: {_first_line(text)}. Run `werk migrate`."
+            )
+        case errors.InsufficientPrivilege():
+            return DatabaseError(
+                f"The database role may not do this: {_first_line(text)}. Migrating needs USAGE and CREATE on the "
+                "schema; running needs SELECT, INSERT, UPDATE and DELETE on its tables.",
+                error.sqlstate,
+            )
+        case errors.UntranslatableCharacter() | errors.CharacterNotInRepertoire():
+            return SerializationError(f"Postgres cannot store this text: {_first_line(text)}")
+        case errors.InvalidTextRepresentation() | errors.ProgramLimitExceeded() | errors.DataException():
+            return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
+    if lost(error):
+        return ConnectionFailed(f"Postgres at {where} does not answer: {_first_line(text)}")
+    return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether *error* means that the connection is gone or could not be made."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    state = error.sqlstate
+    if state is None or isinstance(error, psycopg.InterfaceError):
+        return True
+    # Connection exceptions, shutting down, starting up, too many connections.
+    return state.startswith("08") or state in ("57P01", "57P02", "57P03", "53300")
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else text

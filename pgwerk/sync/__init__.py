@@ -1,0 +1,1 @@
+"""The synchronous side: the app, its workers, and the executor below them."""

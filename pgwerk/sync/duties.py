@@ -1,0 +1,125 @@
+"""What a worker does apart from running jobs, one method for each duty."""
+
+import logging
+import math
+from typing import TYPE_CHECKING, assert_never
+
+from pgwerk._core.agenda import Duty
+from pgwerk._core.operations.settle import release_waiting
+from pgwerk._core.procedures import sweep
+from pgwerk._core.statements import claims, workers
+from pgwerk.sync.slots import monotonic
+
+if TYPE_CHECKING:
+    from pgwerk.sync.coordinator import Coordinator
+
+logger = logging.getLogger("pgwerk.worker")
+
+TOUCHES = 3
+"""How often a job with a heartbeat is renewed within it."""
+
+
+class Duties:
+    """Carries out the duties of one coordinator."""
+
+    def __init__(self, coordinator: "Coordinator", liveness: float, stuck: float) -> None:
+        self._coordinator = coordinator
+        self._liveness = liveness
+        self._stuck = stuck
+        self.touch_at = math.inf
+        """When jobs with a heartbeat have to be renewed next."""
+
+    def do(self, duty: Duty) -> None:
+        """Carry out one duty."""
+        match duty:
+            case Duty.HEARTBEAT:
+                self._heartbeat()
+            case Duty.RECOVER:
+                self._recover()
+            case Duty.PROMOTE:
+                self._promote()
+            case Duty.SWEEP:
+                self._sweep()
+            case Duty.ABORTS:
+                self._aborts()
+            case _:
+                assert_never(duty)
+
+    def _heartbeat(self) -> None:
+        me = self._coordinator.identity
+        beat = self._coordinator.ask(workers.heartbeat(me.id, self._liveness))
+        if not beat.known:
+            logger.warning("the row of this worker was gone: registering again")
+            self._coordinator.ask(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
+        self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+
+    def _recover(self) -> None:
+        swept = self._coordinator.session.perform(sweep.recover(self._liveness))
+        for name in swept.lost_workers:
+            logger.warning("worker %s was not heard of in time", name)
+        if swept.recovered:
+            logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
+            self._coordinator.agenda.notified()
+        me = self._coordinator.identity
+        beat = self._coordinator.ask(workers.heartbeat(me.id, self._liveness))
+        self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+
+    def _promote(self) -> None:
+        promoted = self._coordinator.session.perform(sweep.promote_due())
+        self._coordinator.agenda.due_in(promoted.next_due, monotonic())
+        if promoted.count:
+            self._coordinator.agenda.notified()
+
+    def _sweep(self) -> None:
+        swept = self._coordinator.session.perform(sweep.sweep(self._liveness, self._stuck))
+        self._coordinator.agenda.due_in(swept.next_due, monotonic())
+        self._coordinator.agenda.notified()
+
+    def _aborts(self) -> None:
+        held = [job.id for job in self._coordinator.held]
+        if held:
+            wanted = self._coordinator.ask(claims.aborting(held))
+            if wanted:
+                self._coordinator.interrupt(wanted)
+
+    # Notifications ----------------------------------------------------------------
+
+    def heard(self, payload: str) -> None:
+        """Act on a notification: its first letter says what it is about."""
+        kind, rest = payload[:1], payload[1:]
+        agenda = self._coordinator.agenda
+        now = monotonic()
+        if kind == "q":
+            if rest in self._coordinator.identity.queues:
+                agenda.notified()
+        elif kind == "d":
+            agenda.due_in(_seconds(rest), now)
+        elif kind == "a":
+            if rest == self._coordinator.identity.id:
+                agenda.do(Duty.ABORTS, now)
+        elif kind == "w" and self._coordinator.ask(release_waiting([rest])):
+            agenda.notified()
+
+    # Heartbeats of jobs -----------------------------------------------------------
+
+    def touch_within(self, seconds: float, now: float) -> None:
+        """A job was claimed that has to be renewed every *seconds*."""
+        self.touch_at = min(self.touch_at, now + seconds / TOUCHES)
+
+    def touch(self, now: float) -> None:
+        """Renew the jobs that asked for it, when it is time."""
+        if now < self.touch_at:
+            return
+        self.touch_at = math.inf
+        beating = [job for job in self._coordinator.held if job.heartbeat_secs is not None]
+        if beating:
+            _ = self._coordinator.ask(claims.touch([(job.id, job.claim_id or 0) for job in beating]))
+            self.touch_within(min(job.heartbeat_secs or math.inf for job in beating), now)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

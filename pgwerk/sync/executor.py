@@ -1,0 +1,188 @@
+"""The synchronous executor: walks operations over pooled psycopg connections."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import Connection, Cursor, pq
+from psycopg.rows import tuple_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from pgwerk._core import backoff
+from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
+from pgwerk._names import Names
+from pgwerk._psycopg import (
+    RETRYABLE,
+    Renderer,
+    connection_string,
+    lost,
+    shown_dsn,
+    translated,
+)
+from pgwerk.errors import ConnectionFailed
+
+R = TypeVar("R")
+
+TRIES = 4
+"""How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
+
+
+class Executor:
+    """Run operations; one for each app, used by any number of threads, made anew after a fork."""
+
+    def __init__(
+        self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk"
+    ) -> None:
+        self.conninfo = connection_string(dsn, name)
+        self.where = shown_dsn(dsn)
+        self._render = Renderer(names)
+        self._pool_size = pool_size
+        self._pooled = pooled
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._pid = os.getpid()
+        self.prepare = True
+        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+
+    # Connections ------------------------------------------------------------------
+
+    def connect(self) -> Connection[Any]:
+        """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
+        try:
+            connection = Connection.connect(self.conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
+        self._configure(connection)
+        return connection
+
+    def _configure(self, connection: Connection[Any]) -> None:
+        row = connection.execute("select pg_backend_pid()").fetchone()
+        if row is not None and row[0] != connection.info.backend_pid:
+            # Somebody stands between us and the server; the next statement may reach another one.
+            self.prepare = False
+        if not self.prepare:
+            connection.prepare_threshold = None
+
+    def _pool_now(self) -> ConnectionPool[Connection[Any]]:
+        if self._pid != os.getpid():
+            # A fork: the parent's connections and threads are not ours. Neither used nor closed.
+            self._lock = threading.Lock()
+            self._pool, self._pid = None, os.getpid()
+        with self._lock:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self.conninfo,
+                    min_size=0,
+                    max_size=self._pool_size,
+                    max_idle=60.0,
+                    timeout=30.0,
+                    reconnect_timeout=5.0,
+                    num_workers=1,
+                    open=True,
+                    name="pgwerk",
+                    kwargs={"autocommit": True},
+                    configure=self._configure,
+                    check=None,
+                )
+            return self._pool
+
+    def _connection(self) -> AbstractContextManager[Connection[Any]]:
+        if not self._pooled:
+            return self.connect()
+        return self._pool_now().connection()
+
+    def close(self) -> None:
+        """Close the pool; the next use opens another."""
+        if self._pid == os.getpid() and self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    # Running ----------------------------------------------------------------------
+
+    def run(self, op: Operation[R], connection: Connection[Any] | None = None) -> R:
+        """Run *op*. On a *connection* of yours it joins the transaction you have open, and is never repeated.
+
+        Raises the operation's own errors, ConnectionFailed, DatabaseError.
+        """
+        if connection is not None:
+            return self.run_on(connection, op)
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self._connection() as own:
+                    return self._walk(own, op)
+            except psycopg.Error as error:
+                again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
+                if isinstance(error, PoolTimeout):
+                    raise ConnectionFailed(self._no_connection()) from error
+                if not again or attempt == TRIES:
+                    raise translated(error, self.where) from error
+            time.sleep(backoff.reconnect(attempt, random.random()))
+        raise AssertionError("unreachable")
+
+    def run_on(self, connection: Connection[Any], op: Operation[R]) -> R:
+        """Run *op* once on this connection."""
+        try:
+            return self._walk(connection, op)
+        except psycopg.Error as error:
+            raise translated(error, self.where) from error
+
+    def perform(self, steps: Procedure[R], connection: Connection[Any] | None = None) -> R:
+        """Run each operation that a procedure asks for, in a transaction of its own."""
+        try:
+            op = next(steps)
+            while True:
+                try:
+                    result = self.run(op, connection)
+                except Exception as error:  # noqa: BLE001  # the procedure decides
+                    op = steps.throw(error)
+                else:
+                    op = steps.send(result)
+        except StopIteration as stop:
+            value: R = stop.value
+            return value
+
+    def _walk(self, connection: Connection[Any], op: Operation[R]) -> R:
+        # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
+        # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
+        own = op.atomic and connection.autocommit
+        with connection.transaction() if own else nullcontext():
+            walk = Walk(op)
+            while walk.request:
+                try:
+                    replies = self._perform(connection, walk.request)
+                except psycopg.Error as error:
+                    walk.fail(error)
+                else:
+                    walk.reply(replies)
+            return walk.result
+
+    def _perform(self, connection: Connection[Any], request: Request) -> Sequence[Rows]:
+        if len(request) == 1:
+            return [self._fetch(self._send(connection, request[0]))]
+        if connection.info.pipeline_status != pq.PipelineStatus.OFF:
+            # Inside a pipeline of the caller's: psycopg would sync at each nesting.
+            return [self._fetch(cursor) for cursor in [self._send(connection, s) for s in request]]
+        with connection.pipeline():
+            cursors = [self._send(connection, statement) for statement in request]
+        return [self._fetch(cursor) for cursor in cursors]
+
+    def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
+        # A cursor class and row factory of our own: a caller's connection may carry others.
+        cursor = Cursor(connection, row_factory=tuple_row)
+        text, params = self._render(statement)
+        return cursor.execute(text, params)
+
+    @staticmethod
+    def _fetch(cursor: Cursor[Any]) -> Rows:
+        return cursor.fetchall() if cursor.description is not None else []
+
+    def _no_connection(self) -> str:
+        return (
+            f"no connection to Postgres at {self.where} within 30 s: either it does not answer, or all "
+            f"{self._pool_size} connections of this process's pool are in use"
+        )

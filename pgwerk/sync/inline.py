@@ -1,0 +1,63 @@
+"""``_sync=True``: running a job in the calling process, recorded as if a worker had run it."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from pgwerk._clock import new_id
+from pgwerk._connections import usable_connection
+from pgwerk._core.job import Job
+from pgwerk._core.operations.enqueue import Order, begin_inline
+from pgwerk._core.operations.settle import settle
+from pgwerk._core.outcome import Report
+from pgwerk._core.statements import claims, queries
+from pgwerk.errors import EnqueueError
+from pgwerk.sync.runner import Hooks, Runner
+from pgwerk.sync.slots import Run, monotonic
+
+if TYPE_CHECKING:
+    from pgwerk.sync.app import Werk
+
+
+class InlineWorker:
+    """Stands for a worker in the context of a job that runs in the caller's process."""
+
+    name = "inline"
+    queues: tuple[str, ...] = ()
+    stopping = False
+
+    def __init__(self) -> None:
+        self.id = new_id()
+
+    def report_progress(self, claimed: claims.Claimed, fraction: float, message: str | None) -> None:
+        """Nobody can look while it runs in the caller's transaction; the job's own attribute is set already."""
+
+
+def run_inline(app: "Werk", order: Order, func: Any, conn: Any) -> Job | None:
+    """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
+
+    A failure is recorded and not raised: look at the job that is returned.
+    """
+    del func
+    if order.depends_on or order.values.get("group_key"):
+        raise EnqueueError("_sync runs the job at once: it cannot wait for _depends_on or for its _group")
+    connection = usable_connection(conn) if conn is not None else None
+    if connection is None or app.auto_migrate:
+        app.connect_lazily()
+    executor = app.executor
+    worker = InlineWorker()
+    values = {name: value for name, value in order.values.items() if name not in ("delay", "at")}
+    claimed = executor.run(begin_inline(Order(values), worker.id), connection)
+    if claimed is None:
+        return None
+    runner = Runner(app, worker, app.serializer, Hooks(), app.get_job)
+    while claimed is not None:
+        run = Run(claimed, threading.get_ident(), monotonic(), None)
+        outcome = runner.run(run)
+        report = Report(order.id, claimed.claim, outcome, began=monotonic() - run.started)
+        verdicts = executor.run(settle([report], worker.id), connection)
+        executor.run(claims.retire([claimed.claim]), connection)
+        verdict = verdicts.get(order.id)
+        if verdict is None or verdict.terminal:
+            break
+        claimed = executor.run(claims.claim_one(order.id, worker.id), connection)
+    return executor.run(queries.get(order.id, app.decode), connection)

@@ -1,0 +1,98 @@
+"""LISTEN on a connection of its own, waited for with select, without a thread."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import Connection, sql
+
+from pgwerk._psycopg import connection_string, lost, translated
+from pgwerk.errors import ConnectionFailed
+from pgwerk.sync.executor import Executor
+
+logger = logging.getLogger("pgwerk.listener")
+
+PROOF_SECONDS = 1.0
+
+
+class Listener:
+    """Hear the notifications of some channels. Not for use by two threads at once."""
+
+    def __init__(self, executor: Executor, channels: Sequence[str], dsn: str | None = None) -> None:
+        self._executor = executor
+        self._channels = tuple(channels)
+        self._conninfo = connection_string(dsn, "werk listen") if dsn else executor.conninfo
+        self._connection: Connection[Any] | None = None
+        self.deaf = False
+        """A pooler swallows notifications: whoever listens has to poll."""
+
+    def connect(self) -> None:
+        """Connect and LISTEN; raises ConnectionFailed."""
+        self.close()
+        try:
+            connection = Connection.connect(self._conninfo, autocommit=True)
+            for channel in self._channels:
+                _ = connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+            self._connection = connection
+            if self._is_pooled(connection) and not self.deaf:
+                self.deaf = not self._proves_itself()
+                if self.deaf:
+                    logger.warning(
+                        "notifications do not arrive through the connection pooler: polling instead "
+                        "(set listen_dsn to a direct DSN for instant wake-ups)"
+                    )
+        except psycopg.Error as error:
+            raise translated(error, self._executor.where) from error
+
+    @staticmethod
+    def _is_pooled(connection: Connection[Any]) -> bool:
+        row = connection.execute("select pg_backend_pid()").fetchone()
+        return row is not None and row[0] != connection.info.backend_pid
+
+    def _proves_itself(self) -> bool:
+        assert self._connection is not None
+        with contextlib.closing(self._executor.connect()) as other:
+            _ = other.execute("select pg_notify(%s, 'p')", [self._channels[0]])
+        for notify in self._connection.notifies(timeout=PROOF_SECONDS, stop_after=1):
+            return bool(notify.payload)
+        return False
+
+    def fileno(self) -> int:
+        """The socket to select on; -1 while not connected."""
+        if self._connection is None or self._connection.closed:
+            return -1
+        return self._connection.fileno()
+
+    def drain(self) -> list[tuple[str, str]]:
+        """Return what has been heard (channel, payload) without waiting; raises ConnectionFailed."""
+        return self.wait(0.0)
+
+    def wait(self, seconds: float) -> list[tuple[str, str]]:
+        """Wait up to *seconds* for something to be heard; raises ConnectionFailed when the connection is gone."""
+        if self._connection is None:
+            return []
+        try:
+            heard = [(n.channel, n.payload) for n in self._connection.notifies(timeout=seconds, stop_after=1)]
+            if heard or seconds == 0.0:
+                heard += [(n.channel, n.payload) for n in self._connection.notifies(timeout=0)]
+        except psycopg.Error as error:
+            self.close()
+            if lost(error):
+                raise ConnectionFailed(f"the listening connection was lost: {error}") from error
+            raise translated(error, self._executor.where) from error
+        return heard
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+
+def monotonic_deadline(seconds: float | None) -> float | None:
+    """When *seconds* from now are over on the monotonic clock."""
+    return None if seconds is None else time.monotonic() + seconds

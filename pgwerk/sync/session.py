@@ -1,0 +1,75 @@
+"""A worker's own connection: one log line for each change between working and not."""
+
+import contextlib
+import logging
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from pgwerk._core.operation import Operation, Procedure, R
+from pgwerk.errors import ConnectionFailed, WerkError
+from pgwerk.sync.executor import Executor
+
+logger = logging.getLogger("pgwerk.worker")
+
+STATEMENT_TIMEOUT_MS = 60_000
+
+
+class Session:
+    """Run operations on one connection that is kept; not for use by two threads at once."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._connection: Connection[Any] | None = None
+        self._troubled = False
+        self.failures = 0
+        """How often in a row the database failed us."""
+        self.ever_connected = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as we know."""
+        return self._connection is not None
+
+    def connect(self) -> None:
+        """Connect; raises ConnectionFailed."""
+        connection = self._executor.connect()
+        if self._executor.prepare:
+            # A session setting, so only without a pooler: a statement that hangs must not hang the worker.
+            _ = connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        self._connection = connection
+        if self._troubled:
+            logger.info("Postgres at %s answers again", self._executor.where)
+        self._troubled, self.failures, self.ever_connected = False, 0, True
+
+    def run(self, op: Operation[R]) -> R:
+        """Run *op*; raises ConnectionFailed when the connection is gone."""
+        if self._connection is None:
+            raise ConnectionFailed("not connected")
+        return self._executor.run_on(self._connection, op)
+
+    def perform(self, steps: Procedure[R]) -> R:
+        """Run a procedure, each operation in a transaction of its own."""
+        if self._connection is None:
+            raise ConnectionFailed("not connected")
+        return self._executor.perform(steps, self._connection)
+
+    def lost(self, error: WerkError) -> None:
+        """Give the connection up; the first time, say so."""
+        self.trouble(error)
+        self.close()
+
+    def trouble(self, error: WerkError) -> None:
+        """Count a failure; the first time, say so."""
+        self.failures += 1
+        if not self._troubled:
+            self._troubled = True
+            logger.warning("%s; trying again until it works", error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()

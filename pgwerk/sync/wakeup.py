@@ -1,0 +1,49 @@
+"""Waking a thread that waits in select: by another thread, by a signal handler, by a socket."""
+
+import contextlib
+import os
+import select
+
+
+class Wakeup:
+    """A pipe to oneself. `wake` may be called from anywhere, `wait` by one thread."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._asleep = False
+
+    def wake(self) -> None:
+        """End the present or the next wait, cheaply when nobody waits."""
+        if self._asleep:
+            self.force()
+
+    def force(self) -> None:
+        """End the present or the next wait; safe in a signal handler."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            _ = os.write(self._write, b"w")
+
+    def prepare(self) -> None:
+        """Say that a wait is about to begin; whatever is checked after this and before the wait is not missed."""
+        self._asleep = True
+
+    def wait(self, seconds: float, *sockets: int) -> list[int]:
+        """Wait until woken, until one of these sockets can be read, or for *seconds*; the readable ones."""
+        watched = [fd for fd in sockets if fd >= 0]
+        try:
+            ready, _, _ = select.select([self._read, *watched], [], [], max(0.0, seconds))
+        except (OSError, ValueError):
+            # A socket that was closed meanwhile: its owner finds out.
+            ready = watched
+        self._asleep = False
+        if self._read in ready:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._read, 4096):
+                    pass
+        return [fd for fd in ready if fd != self._read]
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._read)
+        os.close(self._write)
