@@ -34,7 +34,8 @@ class Child:
     slot: int
     started: float
     stopping_since: float | None = None
-    told_twice: bool = False
+    told: int = 0
+    """How much it was told: nothing, to stop, to give back."""
     killed: bool = False
 
 
@@ -101,7 +102,7 @@ class Supervision:
             pause = 0.0
         else:
             self._failures[child.slot] += 1
-            pause = backoff.exponential(self._failures[child.slot], base=0.25, cap=30.0)
+            pause = backoff.exponential(self._failures[child.slot], base=0.1, cap=30.0)
         self._not_before[child.slot] = now + pause
         return pause
 
@@ -119,6 +120,14 @@ class Supervision:
         if not self._stops:
             self._restarting = [child.pid for child in self._children.values()]
 
+    def recycle(self, pid: int, now: float) -> bool:
+        """One child should be replaced; False when it is on its way out already."""
+        child = self._children.get(pid)
+        if child is None or child.stopping_since is not None:
+            return False
+        child.stopping_since = now
+        return True
+
     # Plan -------------------------------------------------------------------------
 
     def plan(self, now: float) -> Plan:
@@ -132,25 +141,29 @@ class Supervision:
         return Plan(spawn, orders, 0.0 if spawn else self._wait(now))
 
     def _orders(self, now: float) -> list[tuple[int, Order]]:
+        self._restart_next(now)
         orders: list[tuple[int, Order]] = []
-        if self._restarting and not any(child.stopping_since is not None for child in self._children.values()):
-            full = len(self._children) == self._processes
-            child = self._children.get(self._restarting[0])
-            if full and child is not None:
-                child.stopping_since = now
-                orders.append((child.pid, Order.STOP))
         for child in self._children.values():
             if child.stopping_since is None or child.killed:
                 continue
             if now >= child.stopping_since + self._shutdown + KILL_GRACE:
                 child.killed = True
                 orders.append((child.pid, Order.KILL))
-            elif self._stops >= 2 and not child.told_twice:  # noqa: PLR2004  # the second request
-                child.told_twice = True
-                orders += [(child.pid, Order.STOP), (child.pid, Order.GIVE_BACK)]
-            elif self._stops == 1 and child.stopping_since == now:
-                orders.append((child.pid, Order.STOP))
+                continue
+            wanted = 2 if self._stops > 1 else 1
+            orders += [(child.pid, order) for order in (Order.STOP, Order.GIVE_BACK)[child.told : wanted]]
+            child.told = max(child.told, wanted)
         return orders
+
+    def _restart_next(self, now: float) -> None:
+        """In a rolling restart: stop the next child once all the others work."""
+        if not self._restarting or len(self._children) < self._processes:
+            return
+        if any(child.stopping_since is not None for child in self._children.values()):
+            return
+        child = self._children.get(self._restarting[0])
+        if child is not None:
+            child.stopping_since = now
 
     def _wait(self, now: float) -> float:
         moments = [

@@ -77,8 +77,8 @@ class Coordinator:
         self.settled = 0
         """How many outcomes were written."""
         self.job_limit: int | None = None
-        self.orphaned: Callable[[], bool] = lambda: False
-        """Whether the parent process is gone."""
+        self.parent_says: Callable[[], int] = lambda: 0
+        """How often a supervisor wants us to stop; once when it is gone."""
         self.replaceable = False
         """Whether somebody starts another process when this one ends."""
         self.listen_to: int = -1
@@ -192,9 +192,7 @@ class Coordinator:
         return False
 
     def _hear_stops(self) -> None:
-        if self.orphaned() and not self._stops:
-            logger.warning("the supervisor is gone: stopping")
-            self._stops = 1
+        self._stops = max(self._stops, self.parent_says())
         while self._stops_seen < self._stops:
             self._stops_seen += 1
             self._agenda.stop(monotonic())

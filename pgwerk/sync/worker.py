@@ -135,10 +135,10 @@ class BaseWorker:
 
             faulthandler.dump_traceback(all_threads=True)
 
-        before = {
-            number: signal.signal(number, handler)
-            for number, handler in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGUSR1, show))
-        }
+        wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop, signal.SIGUSR1: show}
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            wanted[signal.SIGINT] = stop
+        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         try:
             yield
         finally:
@@ -165,6 +165,7 @@ class ThreadWorker(BaseWorker):
         super().__init__(app, queues, concurrency, **settings)
         self._coordinator: Coordinator | None = None
         self._stops = 0
+        self._told = 0
         self.job_limit: int | None = None
         self.parent_pipe: int | None = None
         """A pipe whose other end a supervisor holds: its end is ours."""
@@ -209,16 +210,24 @@ class ThreadWorker(BaseWorker):
         if self.parent_pipe is not None:
             coordinator.replaceable = True
             coordinator.listen_to = self.parent_pipe
-            coordinator.orphaned = self._orphaned
+            coordinator.parent_says = self._parent_says
         return coordinator
 
-    def _orphaned(self) -> bool:
-        """Whether the supervisor's end of the pipe is closed. Never blocks."""
+    def _parent_says(self) -> int:
+        """How often the supervisor has told us to stop; its end of the pipe closed counts once. Never blocks."""
         assert self.parent_pipe is not None
         try:
-            return os.read(self.parent_pipe, 1) == b""
+            said = os.read(self.parent_pipe, 64)
         except BlockingIOError:
-            return False
+            return self._told
+        if not said:
+            if not self._told:
+                logger.warning("the supervisor is gone: stopping")
+            if self._coordinator is not None:
+                # At its end a pipe can always be read: nothing more to wait for.
+                self._coordinator.listen_to = -1
+        self._told = max(self._told, 2 if b"g" in said else 1)
+        return self._told
 
     def stop(self) -> None:
         """Ask the worker to finish what runs and end; asked again, to give it back. From any thread."""

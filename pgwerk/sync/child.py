@@ -1,0 +1,139 @@
+"""What happens in a process that the prefork parent has just forked. Nothing of the parent's is used or closed politely."""
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from pgwerk._core import backoff
+from pgwerk._core.agenda import Pace
+from pgwerk._core.job import DequeueStrategy
+from pgwerk._core.procedures.sweep import recover_dead
+from pgwerk.errors import WerkError
+from pgwerk.sync.app import Werk
+from pgwerk.sync.runner import Hooks
+from pgwerk.sync.worker import ThreadWorker
+
+logger = logging.getLogger("pgwerk.worker")
+
+STOP = b"s"
+GIVE_BACK = b"g"
+
+UNDERTAKER_TRIES = 60.0
+"""Seconds that a dead child's jobs are tried to be reported; after that the others find out by its heartbeat."""
+
+
+@dataclass
+class ChildSettings:
+    """What a child is told."""
+
+    worker_id: str
+    threads: int
+    queues: tuple[str, ...]
+    pace: Pace
+    strategy: DequeueStrategy
+    hooks: Hooks
+    max_jobs: int | None
+    ours: Sequence[int]
+    """The parent's ends of its other children's pipes, which must not stay open in this one."""
+
+
+def run_child(app: Werk, settings: ChildSettings, pipe: int) -> NoReturn:
+    """Be a thread worker, then exit."""
+    code = 1
+    try:
+        _become_a_child(settings.ours)
+        os.set_blocking(pipe, False)
+        worker = ThreadWorker(app, settings.queues, settings.threads, dequeue_strategy=settings.strategy)
+        worker.id = settings.worker_id
+        worker.pace = replace(settings.pace, concurrency=settings.threads)
+        worker.hooks = settings.hooks
+        worker.kind = "prefork"
+        worker.parent_pipe = pipe
+        if settings.max_jobs is not None:
+            # Not all children at once.
+            worker.job_limit = max(1, int(settings.max_jobs * random.uniform(0.9, 1.0)))
+        worker.run()
+        app.disconnect()
+        code = 0
+    except WerkError as error:
+        logger.error("child %d: %s", os.getpid(), error)  # noqa: TRY400  # its own text says all there is to say
+    except BaseException:
+        logger.exception("child %d failed", os.getpid())
+    finally:
+        flush()
+        # No atexit handlers, no joining of threads that were left behind: those are the parent's business.
+        os._exit(code)
+
+
+def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) -> NoReturn:
+    """Recover the jobs of a dead worker, then exit."""
+    code = 1
+    try:
+        _become_a_child(ours)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deadline = time.monotonic() + UNDERTAKER_TRIES
+        failures = 0
+        while True:
+            try:
+                recovered = app.executor.perform(recover_dead(worker_id, reason))
+                break
+            except WerkError as error:
+                failures += 1
+                if time.monotonic() > deadline:
+                    logger.error("the jobs of a dead child could not be reported: %s", error)  # noqa: TRY400
+                    raise
+                time.sleep(backoff.reconnect(failures, random.random()))
+        if recovered:
+            logger.warning("recovered %d jobs of the dead child", len(recovered))
+        code = 0
+    except BaseException:
+        logger.debug("undertaker failed", exc_info=True)
+    finally:
+        flush()
+        os._exit(code)
+
+
+def _become_a_child(ours: Sequence[int]) -> None:
+    for fd in ours:
+        os.close(fd)
+    # A terminal's Ctrl-C goes to the whole group; the parent tells us what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _ = signal.set_wakeup_fd(-1)
+    random.seed()
+
+
+def flush() -> None:
+    """Write out what is buffered, so that a fork does not double it and an exit does not lose it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def warn_about_threads() -> None:
+    """Name threads that the app started at import: they do not exist in the children."""
+    others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and t is not threading.current_thread()]
+    if others:
+        logger.warning(
+            "importing the app started threads that will not exist in the worker's children: %s. "
+            "Start them in an on_startup hook instead.",
+            ", ".join(sorted(others)),
+        )
+
+
+def resident_bytes(pid: int) -> int | None:
+    """How much memory a process holds; None where that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123  # on the way of every look
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

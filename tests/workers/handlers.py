@@ -1,0 +1,171 @@
+"""Handlers for the tests of workers; they tell what they did through a table of the test's own."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from pgwerk import Context
+
+
+def note(what: str) -> None:
+    """Write down that something happened, durably and outside of any transaction of the worker's."""
+    with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
+        table = os.environ["TEST_NOTES_TABLE"]
+        connection.execute(f"insert into {table} (what, pid) values (%s, %s)", [what, os.getpid()])  # type: ignore[call-overload,arg-type,unused-ignore]
+
+
+def noop() -> None:
+    return None
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def noted(name: str) -> str:
+    note(name)
+    return name
+
+
+def slow(name: str, seconds: float) -> str:
+    note(f"start {name}")
+    time.sleep(seconds)
+    note(f"end {name}")
+    return name
+
+
+def nap(seconds: float) -> None:
+    """Sleep in small steps, so that an interruption arrives."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def long_nap(name: str, seconds: float) -> str:
+    note(f"start {name}")
+    nap(seconds)
+    note(f"end {name}")
+    return name
+
+
+def stubborn(seconds: float) -> None:
+    """Sleep in C, where no exception arrives."""
+    time.sleep(seconds)
+
+
+def query(seconds: float) -> int:
+    with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
+        try:
+            connection.execute("select pg_sleep(%s)", [seconds])
+        except psycopg.errors.QueryCanceled:
+            # The connection must be usable after it.
+            note(f"after cancel {connection.execute('select 41 + 1').fetchone()}")
+            raise
+    return 1
+
+
+def fail(message: str = "no") -> None:
+    raise ValueError(message)
+
+
+def flaky(ctx: Context, times: int) -> int:
+    if ctx.job.attempts <= times:
+        raise RuntimeError(f"attempt {ctx.job.attempts}")
+    return ctx.job.attempts
+
+
+def raises(name: str) -> None:
+    kinds: dict[str, type[BaseException]] = {
+        "SystemExit": SystemExit,
+        "KeyboardInterrupt": KeyboardInterrupt,
+        "CancelledError": asyncio.CancelledError,
+        "MemoryError": MemoryError,
+        "GeneratorExit": GeneratorExit,
+    }
+    raise kinds[name]("on purpose")
+
+
+def recurse() -> None:
+    recurse()
+
+
+def exit_hard(code: int = 7) -> None:
+    os._exit(code)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_result() -> Any:
+    return {1, 2, 3}
+
+
+def object_result() -> Any:
+    return object()
+
+
+def big(size: int) -> str:
+    return "x" * size
+
+
+async def coroutine(value: int) -> int:
+    await asyncio.sleep(0)
+    return value + 1
+
+
+def with_progress(ctx: Context) -> str:
+    ctx.progress(0.5, "half")
+    return ctx.worker.name
+
+
+def until_stopping(ctx: Context, name: str) -> str:
+    note(f"start {name}")
+    until = time.monotonic() + 30
+    while not ctx.stopping and time.monotonic() < until:
+        time.sleep(0.005)
+    note(f"stopping {name}")
+    return name
+
+
+def on_end(job: Any) -> None:
+    note(f"callback {job.function.rpartition('.')[2]} {job.status.value} {job.id}")
+
+
+def on_end_ctx(ctx: Context) -> None:
+    note(f"ctx callback {ctx.job.status.value} {ctx.job.id}")
+
+
+def bad_callback(job: Any) -> None:
+    note(f"bad callback {job.id}")
+    raise RuntimeError("the callback failed")
+
+
+def started_at() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def in_group(name: str, group: str) -> None:
+    """Overlap with another member of the group would be seen as a second row."""
+    note(f"enter {group} {name}")
+    time.sleep(0.001)
+    note(f"leave {group} {name}")
+
+
+def python_version() -> list[int]:
+    return list(sys.version_info[:2])
