@@ -107,6 +107,11 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
 
 
+def no_records(error: psycopg.Error) -> bool:
+    """Whether *error* only means that a command had no rows to fetch; Postgres's own errors have a code."""
+    return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+
+
 def lost(error: BaseException) -> bool:
     """Whether *error* means that the connection is gone or could not be made."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

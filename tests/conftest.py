@@ -1,3 +1,3 @@
 """Fixtures for all tests come from the plugins named here, one subject a file."""
 
-pytest_plugins = ["tests.fixtures.database"]
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.run", "tests.fixtures.workers"]

@@ -67,6 +67,8 @@ class Werk(Application):
             self._connected = False
             for hook in self._shutdown:
                 hook()
+        if self._room is not None:
+            self._room.close()
         if self._executor_made is not None:
             self._executor_made.close()
 

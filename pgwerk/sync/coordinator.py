@@ -351,9 +351,11 @@ class Coordinator:
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
-        delays = [v.delay if v.delay else v.repeat for v in verdicts if v.delay or v.repeat]
+        delays = [delay for v in verdicts for delay in (v.delay, v.repeat) if delay is not None and not v.uncount]
         if delays:
-            self._agenda.due_in(min(delay for delay in delays if delay is not None), monotonic())
+            self._agenda.due_in(min(delays), monotonic())
+            if not min(delays):
+                self._agenda.notified()
 
     def _one_by_one(self, finished: Sequence[Finished]) -> None:
         for index, one in enumerate(finished):

@@ -21,6 +21,7 @@ from pgwerk._psycopg import (
     Renderer,
     connection_string,
     lost,
+    no_records,
     shown_dsn,
     translated,
 )
@@ -162,11 +163,12 @@ class Executor:
             return walk.result
 
     def _perform(self, connection: Connection[Any], request: Request) -> Sequence[Rows]:
-        if len(request) == 1:
-            return [self._fetch(self._send(connection, request[0]))]
         if connection.info.pipeline_status != pq.PipelineStatus.OFF:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
-            return [self._fetch(cursor) for cursor in [self._send(connection, s) for s in request]]
+            cursors = [self._send(connection, statement) for statement in request]
+            return [self._await(cursor) for cursor in cursors]
+        if len(request) == 1:
+            return [self._fetch(self._send(connection, request[0]))]
         with connection.pipeline():
             cursors = [self._send(connection, statement) for statement in request]
         return [self._fetch(cursor) for cursor in cursors]
@@ -180,6 +182,16 @@ class Executor:
     @staticmethod
     def _fetch(cursor: Cursor[Any]) -> Rows:
         return cursor.fetchall() if cursor.description is not None else []
+
+    @staticmethod
+    def _await(cursor: Cursor[Any]) -> Rows:
+        # Only fetching waits for the answer; before it, there is no telling whether it has rows.
+        try:
+            return cursor.fetchall()
+        except psycopg.ProgrammingError as error:
+            if no_records(error):
+                return []
+            raise
 
     def _no_connection(self) -> str:
         return (

@@ -40,6 +40,15 @@ class WaitingRoom:
         self._waits: set[_Wait] = set()
         self._thread: threading.Thread | None = None
         self._listening = threading.Event()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End the listening thread; who still waits goes on polling."""
+        self._closed.set()
+        thread = self._thread
+        if thread is not None and self._pid == os.getpid():
+            thread.join(2.0)
+        self._forget()
 
     def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         """Return when all these jobs have ended; raises JobTimeout and JobNotFound."""
@@ -89,13 +98,14 @@ class WaitingRoom:
             listener.connect()
             self._listening.set()
             last_use = time.monotonic()
-            while time.monotonic() - last_use < LINGER:
-                for _, payload in listener.wait(1.0):
+            while time.monotonic() - last_use < LINGER and not self._closed.is_set():
+                for _, payload in listener.wait(0.5):
                     self._tell(payload)
                 if self._waits:
                     last_use = time.monotonic()
         except WerkError as error:
-            logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+            if not self._closed.is_set():
+                logger.warning("not listening for the ends of jobs, polling instead: %s", error)
         finally:
             listener.close()
             self._listening.set()

@@ -57,7 +57,8 @@ def enqueue_many(
         for row in (yield from st.insert_many(chunk, always_tell=always_tell)):
             inserted[row.id] = row
     missing = [order.id for order in orders if order.id not in inserted]
-    if missing and any("key" in order.values for order in orders):
+    if missing:
+        # Their keys exist; or this is walked again after a lost connection, and they are our own rows.
         for row in (yield from st.inserted_before(*missing)):
             inserted[row.id] = row
     edges = [

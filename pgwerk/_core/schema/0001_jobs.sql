@@ -24,9 +24,14 @@ create table {jobs} (
 
     -- A member of a full group waits outside the claim index until a permit is free.
     blocked boolean not null default false,
-    -- What the claim index holds. Claiming leaves it (and every other indexed column) as it was, so that a
-    -- claim is a heap-only update; only the settle takes the row out of the index.
-    claimable boolean not null generated always as (status in ('queued', 'active', 'aborting') and not blocked) stored,
+    -- Which index holds the row; no index mentions the status itself. Claiming leaves it as it was, so that a claim is
+    -- a heap-only update that writes no index; only the settle takes the row out of the claim's way.
+    lane text not null generated always as (
+        case
+            when status in ('queued', 'active', 'aborting') then case when blocked then 'blocked' else 'ready' end
+            when status in ('failed', 'aborted') then 'failed'
+            else status
+        end) stored,
     -- Somebody waits for the end of this job: the settle tells them.
     awaited boolean not null default false,
 
@@ -85,14 +90,14 @@ create table {jobs} (
 );
 
 -- One range of this index is one queue in the order it is claimed.
-create index [jobs_claim] on {jobs} (queue, (-priority), scheduled_at, id) where claimable;
-create index [jobs_scheduled] on {jobs} (scheduled_at) where status = 'scheduled';
-create index [jobs_waiting] on {jobs} (id) where status = 'waiting';
-create index [jobs_blocked] on {jobs} (group_key, (-priority), scheduled_at, id) where blocked;
+create index [jobs_claim] on {jobs} (queue, (-priority), scheduled_at, id) where lane = 'ready';
+create index [jobs_scheduled] on {jobs} (scheduled_at) where lane = 'scheduled';
+create index [jobs_waiting] on {jobs} (id) where lane = 'waiting';
+create index [jobs_blocked] on {jobs} (group_key, (-priority), scheduled_at, id) where lane = 'blocked';
 create index [jobs_expires] on {jobs} (expires_at) where expires_at is not null;
 create unique index [jobs_key] on {jobs} (key) where key is not null;
 create index [jobs_callback] on {jobs} (callback_of) where callback_of is not null;
-create index [jobs_failed] on {jobs} (id) where status in ('failed', 'aborted');
+create index [jobs_failed] on {jobs} (id) where lane = 'failed';
 
 -- One row a claimed batch. Its number is the fence, and it is how the jobs of a dead worker are found without
 -- an index on active rows (which every claim would have to write).

@@ -39,7 +39,7 @@ def requeueable(queue: str | None, function: str | None, limit: int) -> Statemen
     return Statement(
         """
         select id::text from {jobs}
-        where status in ('failed', 'aborted')
+        where lane = 'failed'
           and (%(queue)s::text is null or queue = %(queue)s)
           and (%(function)s::text is null or function = %(function)s)
         order by id

@@ -58,7 +58,7 @@ with picked as materialized (
         select j.id, j.priority, j.scheduled_at, j.group_key, j.group_limit
         from {jobs} j
         where j.queue = q.name
-          and j.claimable
+          and j.lane = 'ready'
           and j.status = 'queued'
           and j.scheduled_at <= now()
           and (j.expires_at is null or j.expires_at > now())
@@ -158,7 +158,7 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
         f"""
         with claim as (
             insert into {{claims}} (worker_id, job_ids)
-            select %(worker)s, array[id] from {{jobs}} where id = %(id)s and status in ('queued', 'scheduled')
+            select %(worker)s, array[j.id] from {{jobs}} j where j.id = %(id)s and j.status in ('queued', 'scheduled')
             returning id
         ), claimed as (
             update {{jobs}} j

@@ -101,11 +101,11 @@ def _status_condition(statuses: Sequence[str]) -> str:
     wanted = set(statuses)
     text = "j.status = any(%(statuses)s::text[])"
     if wanted and wanted <= {"failed", "aborted"}:
-        return text + " and j.status in ('failed', 'aborted')"
+        return text + " and j.lane = 'failed'"
     if wanted == {"waiting"}:
-        return text + " and j.status = 'waiting'"
+        return text + " and j.lane = 'waiting'"
     if wanted == {"scheduled"}:
-        return text + " and j.status = 'scheduled'"
+        return text + " and j.lane = 'scheduled'"
     return text
 
 
@@ -143,7 +143,7 @@ def executions(job_id: str, decode: Decode) -> Statement[list[JobExecution]]:
             from {jobs}
             where id = %(id)s and status in ('active', 'aborting')
         ) e
-        order by status = 'running', id
+        order by e.status = 'running', e.id
         """,
         {"id": job_id},
         partial(_read_executions, decode),

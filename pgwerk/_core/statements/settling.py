@@ -109,7 +109,7 @@ def ready(keys: Sequence[str]) -> Statement[int]:
             from (select distinct unnest(%(keys)s::text[]) as key) k
             cross join lateral (
                 select j.group_limit from {jobs} j
-                where j.group_key = k.key and j.blocked
+                where j.group_key = k.key and j.lane = 'blocked'
                 order by (-j.priority), j.scheduled_at, j.id
                 limit 1
             ) m
@@ -118,7 +118,7 @@ def ready(keys: Sequence[str]) -> Statement[int]:
             from room r
             cross join lateral (
                 select j.id from {jobs} j
-                where j.group_key = r.key and j.blocked
+                where j.group_key = r.key and j.lane = 'blocked'
                 order by (-j.priority), j.scheduled_at, j.id
                 limit greatest(r.free, 0)
                 for update skip locked  -- somebody else readies or cancels it

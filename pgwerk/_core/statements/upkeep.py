@@ -22,7 +22,7 @@ def promote(limit: int) -> Statement[Promoted]:
         """
         with due as (
             select id from {jobs}
-            where status = 'scheduled' and scheduled_at <= now()
+            where lane = 'scheduled' and scheduled_at <= now()
             order by scheduled_at
             limit %(limit)s
             for update skip locked  -- another worker promotes it, or somebody cancels it
@@ -39,7 +39,7 @@ def promote(limit: int) -> Statement[Promoted]:
         )
         select (select count(*) from promoted),
                (select extract(epoch from min(scheduled_at) - now())::double precision
-                from {jobs} where status = 'scheduled' and scheduled_at > now()),
+                from {jobs} where lane = 'scheduled' and scheduled_at > now()),
                (select count(*) from told)
         """,
         {"limit": limit},
@@ -76,7 +76,7 @@ def unclaimed(stuck: float, limit: int) -> Statement[list[tuple[str, int]]]:
         """
         select j.id::text, coalesce(j.claim_id, 0)
         from {jobs} j
-        where j.claimable
+        where j.lane = 'ready'
           and j.status <> 'queued'
           and coalesce(j.started_at, j.scheduled_at) < now() - %(stuck)s * interval '1 second'
           and not exists (select from {claims} c where c.id = j.claim_id and j.id = any(c.job_ids))
@@ -156,7 +156,7 @@ def stranded(after: str, limit: int) -> Statement[list[str]]:
     return Statement(
         """
         select w.id::text
-        from (select id from {jobs} where status = 'waiting' and id > %(after)s::uuid order by id) w
+        from (select id from {jobs} where lane = 'waiting' and id > %(after)s::uuid order by id) w
         where not exists (
                   select from {job_deps} d
                   join {jobs} p on p.id = d.depends_on
@@ -194,7 +194,7 @@ def leaked_permits() -> Statement[list[str]]:
 def blocked_groups() -> Statement[list[str]]:
     """Find groups with blocked members."""
     return Statement(
-        "select distinct group_key from {jobs} where blocked",
+        "select distinct group_key from {jobs} where lane = 'blocked'",
         {},
         column,
         repeatable=True,

@@ -1,0 +1,20 @@
+"""A worker process for tests: its settings are one JSON argument."""
+
+import json
+import logging
+import sys
+
+from pgwerk import ThreadWorker, Werk, Worker
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+    logging.getLogger("psycopg").setLevel(logging.WARNING)
+    app = Werk(spec.pop("dsn"), schema=spec.pop("schema"), config=spec.pop("config"))
+    kind = spec.pop("kind", "prefork")
+    (Worker if kind == "prefork" else ThreadWorker)(app, **spec).run()
+
+
+if __name__ == "__main__":
+    main()
