@@ -67,7 +67,47 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "Callback",
+    "ConfigError",
+    "ConnectionFailed",
+    "Context",
+    "DatabaseError",
+    "Dependency",
+    "DependencyFailed",
+    "DequeueStrategy",
+    "EnqueueError",
+    "EnqueueParams",
+    "ExecutionStatus",
+    "FailureMode",
+    "Group",
+    "HandlerNotFound",
+    "JSONSerializer",
+    "Job",
+    "JobAborted",
+    "JobError",
+    "JobExecution",
+    "JobNotFound",
+    "JobStatus",
+    "JobTimeout",
+    "PickleSerializer",
+    "Repeat",
+    "Retry",
+    "ScheduleNotFound",
+    "SchemaVersionMismatch",
+    "SerializationError",
+    "Serializer",
+    "ThreadWorker",
+    "TypedJSONSerializer",
+    "Werk",
+    "WerkConfig",
+    "WerkError",
+    "Worker",
+    "WorkerShutdown",
+    "__version__",
+    "configure_logging",
+    "shield",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.enqueue import Inserted
 from pgwerk._core.statements.queries import Filter
-from pgwerk._names import Names
+from pgwerk._names import Names, literal
 from pgwerk.config import WerkConfig, configured, resolved_dsn
 from pgwerk.errors import ConfigError, EnqueueError, JobNotFound
 
@@ -40,9 +40,7 @@ class Application:
         pool: bool | None = None,
         listen_dsn: str | None = None,
     ) -> None:
-        self.config = configured(
-            config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool
-        )
+        self.config = configured(config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool)
         self.names = Names(self.config.schema, self.config.prefix, self.config.ephemeral_tables)
         self.dsn = resolved_dsn(dsn)
         self.listen_dsn = listen_dsn
@@ -69,6 +67,17 @@ class Application:
     def liveness(self) -> float:
         """Seconds until a silent worker counts as dead."""
         return agenda.LIVENESS * self.config.heartbeat_interval
+
+    def migration_sql(self, since: int = 0) -> str:
+        """Write what `migrate()` does as a script for psql, without the migrations up to version *since*."""
+        names = self.names
+        steps = [names.render("create schema if not exists {schema};", with_params=False)] if names.schema else []
+        for migration in migrations():
+            if migration.version > since:
+                row = f"({migration.version}, {literal(migration.name)})"
+                text = f"-- {migration.label}\n{migration.sql.strip()}\ninsert into {{versions}} (version, name) values {row};"
+                steps.append(names.render(text, with_params=False))
+        return "\n\n".join(["begin;", *steps, "commit;"]) + "\n"
 
     # Hooks ------------------------------------------------------------------------
 
@@ -109,18 +118,12 @@ class Application:
         for index, spec in enumerate(specs):
             if not isinstance(spec, EnqueueParams):
                 raise EnqueueError(f"enqueue_many() takes EnqueueParams; number {index} is {spec!r}")
-            orders.append(
-                self._order_with(spec.func, tuple(spec.args), dict(spec.kwargs), params_of(spec))
-            )
+            orders.append(self._order_with(spec.func, tuple(spec.args), dict(spec.kwargs), params_of(spec)))
         return orders
 
     def _job(self, order: Order, inserted: Inserted) -> Job:
         """The job that an order became, without reading it back."""
-        values = {
-            name: value
-            for name, value in order.values.items()
-            if name in INSERTED and name != "wait_delay"
-        }
+        values = {name: value for name, value in order.values.items() if name in INSERTED and name != "wait_delay"}
         for name in JSON_COLUMNS & values.keys():
             values[name] = order.payload if name == "payload" else json.loads(values[name])
         if "failure_mode" in values:

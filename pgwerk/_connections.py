@@ -62,5 +62,5 @@ def _django_connection(alias: str) -> Any:
         ) from None
     try:
         return connections[alias]
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever Django says
         raise EnqueueError(f"_conn={alias!r} is no Django database: {error}") from None

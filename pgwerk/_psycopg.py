@@ -89,9 +89,7 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
                 "--prefix, or construct Werk with auto_migrate=True."
             )
         case errors.UndefinedColumn() | errors.UndefinedFunction():
-            return SchemaVersionMismatch(
-                f"The tables are of another version: {_first_line(text)}. Run `werk migrate`."
-            )
+            return SchemaVersionMismatch(f"The tables are of another version: {_first_line(text)}. Run `werk migrate`.")
         case errors.InsufficientPrivilege():
             return DatabaseError(
                 f"The database role may not do this: {_first_line(text)}. Migrating needs USAGE and CREATE on the "
@@ -100,8 +98,9 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
             )
         case errors.UntranslatableCharacter() | errors.CharacterNotInRepertoire():
             return SerializationError(f"Postgres cannot store this text: {_first_line(text)}")
-        case errors.InvalidTextRepresentation() | errors.ProgramLimitExceeded() | errors.DataException():
-            return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
+    if (error.sqlstate or "").startswith(("22", "54")):
+        # A malformed value, or one beyond a limit.
+        return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
     if lost(error):
         return ConnectionFailed(f"Postgres at {where} does not answer: {_first_line(text)}")
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)

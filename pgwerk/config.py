@@ -65,9 +65,7 @@ class WerkConfig:
         """This, with those of *values* that are not None; raises ConfigError for an unknown name."""
         known = {field.name for field in fields(self)}
         if unknown := sorted(set(values) - known):
-            raise ConfigError(
-                f"unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}"
-            )
+            raise ConfigError(f"unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
 

@@ -175,9 +175,7 @@ class Agenda:
         stale = self._stale(now)
         if stale:
             self._rate = 0.0
-        finished = (
-            self.pace.burst and not self._more and not self.held and not duties and self.dozing
-        )
+        finished = self.pace.burst and not self._more and not self.held and not duties and self.dozing
         wait = 0.0 if claim or duties or stale else self._wait(now)
         return Plan(duties, claim, wait, stale, self._phase, finished)
 
@@ -224,9 +222,7 @@ class Agenda:
             self._phase, self._deadline = Phase.ABANDON, math.inf
 
     def _closing_plan(self, now: float) -> Plan:
-        duties = tuple(
-            duty for duty in self._take_duties(now) if duty in (Duty.HEARTBEAT, Duty.ABORTS)
-        )
+        duties = tuple(duty for duty in self._take_duties(now) if duty in (Duty.HEARTBEAT, Duty.ABORTS))
         return Plan(
             duties,
             wait=0.0 if duties else min(self._wait(now), 0.05),

@@ -1,9 +1,9 @@
 """How long to wait before the next try: pure functions of how often it was tried."""
 
-from collections.abc import Sequence
-
 BASE = 2.0
 CAP = 300.0
+LONGEST = 10 * 365.25 * 86400
+"""No wait is longer than ten years."""
 
 
 def exponential(attempt: int, *, base: float = BASE, cap: float = CAP) -> float:
@@ -21,11 +21,16 @@ def schedule(tries: int, *, base: float = BASE, cap: float = CAP) -> list[float]
     return delays
 
 
-def interval(intervals: Sequence[float], index: int) -> float:
-    """The delay at *index*; the last one repeats, and none means at once."""
-    if not intervals:
+def interval(intervals: object, index: int) -> float:
+    """The delay at *index*; the last one repeats, and none means at once.
+
+    Rows may come from elsewhere: one number is taken as a list of it, and what is no duration as none.
+    """
+    items = intervals if isinstance(intervals, list | tuple) else [intervals]
+    delay = items[min(max(index, 0), len(items) - 1)] if items else 0.0
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
         return 0.0
-    return float(intervals[min(max(index, 0), len(intervals) - 1)])
+    return float(min(max(delay, 0.0), LONGEST))
 
 
 def jittered(delay: float, draw: float, *, share: float = 0.25) -> float:

@@ -87,7 +87,7 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:
                 repeat=_next_repeat(job),
             )
         case Failed(error, kinds, final):
-            if final or not set(kinds).isdisjoint(job.no_retry or ()):
+            if final or (isinstance(job.no_retry, list) and any(kind in job.no_retry for kind in kinds)):
                 return _failed(job, error)
             return _retry(job, error, retry_delay(job, draw))
         case TimedOut(error):
@@ -156,7 +156,7 @@ def _next_repeat(job: Job) -> float | None:
     remaining = job.repeat_remaining or 0
     if remaining < 1:
         return None
-    if job.repeat_intervals:
+    if job.repeat_intervals and isinstance(job.repeat_intervals, list):
         # Counted from the last, so that a row needs no memory of how many runs there were.
         done = len(job.repeat_intervals) - remaining
         return backoff.interval(job.repeat_intervals, done)

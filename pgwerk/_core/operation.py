@@ -84,9 +84,7 @@ def operation(
 
     def decorate(function: Callable[P, Steps[R]]) -> Callable[P, _Steps[R]]:
         def factory(*args: P.args, **kwargs: P.kwargs) -> _Steps[R]:
-            return _Steps(
-                partial(function, *args, **kwargs), atomic, repeatable, function.__name__
-            )
+            return _Steps(partial(function, *args, **kwargs), atomic, repeatable, function.__name__)
 
         update_wrapper(factory, function)
         return factory
@@ -132,7 +130,7 @@ Procedure: TypeAlias = Generator[Operation[Any], Any, R]
 
 
 def ask(op: Operation[R]) -> Generator[Operation[Any], Any, R]:
-    """Ask for *op* from within a procedure: ``result = yield from ask(op)``."""
+    """Yield an operation from within a procedure and return its result, typed."""
     result: R = yield op
     return result
 

@@ -1,6 +1,6 @@
 """The values people pass to enqueue: validated once, frozen after.
 
-Durations are seconds. Each class raises ValueError for what makes no sense, so a wrong policy fails where it is written.
+Durations are seconds. Each class raises ValueError for what makes no sense, so a wrong policy fails where it stands.
 """
 
 import math
@@ -64,11 +64,12 @@ class Retry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max", whole("Retry(max)", self.max, 1, MAX_ATTEMPTS))
         object.__setattr__(self, "intervals", _intervals("Retry(intervals)", self.intervals))
-        kinds = self.no_retry if isinstance(self.no_retry, tuple | list) else (self.no_retry,)
+        given: Any = self.no_retry
+        kinds = tuple(given) if isinstance(given, tuple | list) else (given,)
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ValueError(f"Retry(no_retry) takes exception classes, not {kind!r}")
-        object.__setattr__(self, "no_retry", tuple(kinds))
+        object.__setattr__(self, "no_retry", kinds)
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,7 @@ class Callback:
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
-            object.__setattr__(
-                self, "timeout", seconds("Callback(timeout)", self.timeout, positive=True)
-            )
+            object.__setattr__(self, "timeout", seconds("Callback(timeout)", self.timeout, positive=True))
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ class Group:
     limit: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not self.key:
+        key: Any = self.key
+        if not isinstance(key, str) or not key:
             raise ValueError(f"Group(key) takes a non-empty string, not {self.key!r}")
         object.__setattr__(self, "limit", whole("Group(limit)", self.limit, 1, 10_000))
 

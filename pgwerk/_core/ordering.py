@@ -19,9 +19,7 @@ from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, to_json
 from pgwerk._core.statements.enqueue import NewJob
 from pgwerk.errors import EnqueueError
 
-OPTIONS = frozenset(
-    field.name for field in fields(EnqueueParams) if field.name not in ("func", "args", "kwargs")
-)
+OPTIONS = frozenset(field.name for field in fields(EnqueueParams) if field.name not in ("func", "args", "kwargs"))
 """The options of enqueue, without their underscores."""
 
 
@@ -40,9 +38,7 @@ Hook = Callable[[Job], Any]
 """Sees, and may change, a job before it is inserted."""
 
 
-def split_options(
-    kwargs: dict[str, Any], extra: frozenset[str] = frozenset()
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(kwargs: dict[str, Any], extra: frozenset[str] = frozenset()) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part keyword arguments into options (leading underscore) and the handler's own.
 
     Raises EnqueueError for an option that does not exist. *extra*: more that the caller takes.
@@ -59,11 +55,16 @@ def split_options(
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise EnqueueError(
-                f"enqueue() has no option {name}; {hint} "
-                "(a handler's own argument must not begin with an underscore)"
+                f"enqueue() has no option {name}; {hint} (a handler's own argument must not begin with an underscore)"
             )
         options[option] = value
     return options, own
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the names of options given without underscores; raises EnqueueError naming the nearest known one."""
+    checked, _ = split_options({f"_{name}": value for name, value in options.items()}, frozenset({"conn", "sync"}))
+    return checked
 
 
 def order(
@@ -79,6 +80,21 @@ def order(
     path = registry.path_of(func)
     registry.check_call(func, path, args, kwargs)
     values: NewJob = {"id": new_id(), "function": path}
+    depends_on = _read_all(values, options, habits, path)
+    payload: dict[str, Any] = {}
+    if args:
+        payload["args"] = list(args)
+    if kwargs:
+        payload["kwargs"] = kwargs
+    if hooks:
+        payload = _run_hooks(hooks, values, payload)
+    if payload:
+        values["payload"] = encode(habits.serializer, payload, f"the arguments of {path}", habits.max_payload_bytes)
+    return Order(values, depends_on, payload or None)
+
+
+def _read_all(values: NewJob, options: Mapping[str, Any], habits: Habits, path: str) -> tuple[tuple[str, bool], ...]:
+    """Read the options into *values*; what the job depends on is returned."""
     try:
         if options:
             _read_options(values, options, habits)
@@ -88,34 +104,17 @@ def order(
             raise
         raise EnqueueError(f"{path} was not enqueued: {error}") from None
     if habits.result_ttl is not None:
-        values.setdefault("result_ttl", habits.result_ttl)
+        _ = values.setdefault("result_ttl", habits.result_ttl)
     if habits.failure_ttl is not None:
-        values.setdefault("failure_ttl", habits.failure_ttl)
-    payload: dict[str, Any] = {}
-    if args:
-        payload["args"] = list(args)
-    if kwargs:
-        payload["kwargs"] = kwargs
+        _ = values.setdefault("failure_ttl", habits.failure_ttl)
     if depends_on:
         _wait(values)
-    if hooks:
-        payload = _run_hooks(hooks, values, payload)
-    if payload:
-        what = f"the arguments of {path}"
-        values["payload"] = encode_payload(payload, habits, what)
-    return Order(values, depends_on, payload or None)
-
-
-def encode_payload(payload: dict[str, Any], habits: Habits, what: str) -> str:
-    """Encode ``{"args": …, "kwargs": …}``; with a serializer of bytes, the whole of it."""
-    return encode(habits.serializer, payload, what, habits.max_payload_bytes)
+    return depends_on
 
 
 def params_of(params: EnqueueParams) -> dict[str, Any]:
     """The options that a bulk entry sets."""
-    return {
-        name: value for name in OPTIONS if (value := getattr(params, name)) is not None
-    }
+    return {name: value for name in OPTIONS if (value := getattr(params, name)) is not None}
 
 
 # Options ------------------------------------------------------------------------------------------
@@ -162,6 +161,9 @@ def _delay(values: NewJob, value: Any) -> None:
 def _at(values: NewJob, value: Any) -> None:
     if not isinstance(value, datetime):
         raise ValueError(f"_at takes a datetime, not {value!r}")  # noqa: TRY004  # one kind of error for options
+    if not 1900 <= value.year <= 9000:
+        # Beyond these, a time zone or a ttl leads to times that Postgres has and Python has not.
+        raise ValueError(f"_at={value.isoformat()} is out of range: its year must be from 1900 to 9000")
     values["at"] = opt.aware(value)
 
 
@@ -250,9 +252,7 @@ def _dependencies(value: Any) -> tuple[tuple[str, bool], ...]:
 def _parent_id(value: str) -> str:
     found = normal_id(value)
     if found is None:
-        raise EnqueueError(
-            f"_depends_on={value!r} is no job: give a Job, its id, a Dependency, or a list of them"
-        )
+        raise EnqueueError(f"_depends_on={value!r} is no job: give a Job, its id, a Dependency, or a list of them")
     return found
 
 

@@ -63,9 +63,7 @@ class Orphaned:
     error: str
 
 
-Outcome: TypeAlias = (
-    Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Interrupted | Orphaned
-)
+Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Interrupted | Orphaned
 
 
 @dataclass(frozen=True, slots=True)

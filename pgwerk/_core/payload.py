@@ -42,9 +42,7 @@ class JSONSerializer(Serializer):
 
     def dumps(self, value: Any) -> str:
         """Encode *value* as JSON text."""
-        return json.dumps(
-            value, default=_coerce, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-        )
+        return json.dumps(value, default=_coerce, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
     def loads(self, data: str | bytes) -> Any:
         """Decode JSON text."""
@@ -86,9 +84,7 @@ class TypedJSONSerializer(Serializer):
 
     def dumps(self, value: Any) -> str:
         """Encode *value* as JSON text with tags."""
-        return json.dumps(
-            _tagged(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")
-        )
+        return json.dumps(_tagged(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
     def loads(self, data: str | bytes) -> Any:
         """Decode JSON text with tags."""
@@ -107,9 +103,8 @@ def _tagged(value: Any) -> Any:
         if plain and not any(key.startswith("$") for key in value):
             return {key: _tagged(item) for key, item in value.items()}
         return {"$dict": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
-    for name, kind in (("$tuple", tuple), ("$set", set), ("$frozenset", frozenset)):
-        if type(value) is kind:
-            return {name: [_tagged(item) for item in value]}
+    if type(value) in (tuple, set, frozenset):
+        return {f"${type(value).__name__}": [_tagged(item) for item in value]}
     for tag, kind, dump, _ in _TAGS:
         if isinstance(value, kind):
             return {tag: dump(value)}
@@ -167,15 +162,11 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
     except SerializationError:
         raise
     except UnicodeEncodeError as error:
-        raise SerializationError(
-            f"{what} holds text that is not Unicode (a lone surrogate): {error.reason}"
-        ) from error
+        raise SerializationError(f"{what} holds text that is not Unicode (a lone surrogate): {error.reason}") from error
     except RecursionError as error:
         raise SerializationError(f"{what} is nested too deeply, or contains itself") from error
     except Exception as error:
-        raise SerializationError(
-            f"{what} cannot be encoded by {type(serializer).__name__}: {error}"
-        ) from error
+        raise SerializationError(f"{what} cannot be encoded by {type(serializer).__name__}: {error}") from error
     if _NUL.search(text):
         raise SerializationError(
             f"{what} holds a NUL character, which Postgres cannot store in JSON; send it as bytes "
@@ -198,9 +189,7 @@ def decode(serializer: Serializer, text: str) -> Any:
             return serializer.loads(base64.b64decode(json.loads(text)["$bytes"]))
         return serializer.loads(text)
     except Exception as error:
-        raise SerializationError(
-            f"a stored value cannot be decoded by {type(serializer).__name__}: {error}"
-        ) from error
+        raise SerializationError(f"a stored value cannot be decoded by {type(serializer).__name__}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

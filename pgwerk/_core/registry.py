@@ -28,15 +28,11 @@ def path_of(func: Any) -> str:
             "Write a module-level function that fetches the object and calls the method."
         )
     if not callable(func):
-        raise EnqueueError(
-            f"{func!r} cannot be enqueued: give a module-level function or its dotted path"
-        )
+        raise EnqueueError(f"{func!r} cannot be enqueued: give a module-level function or its dotted path")
     module = getattr(func, "__module__", None)
     name = getattr(func, "__qualname__", None)
     if name is None or module is None:
-        raise EnqueueError(
-            f"{func!r} cannot be enqueued: it has no name that a worker could import it by"
-        )
+        raise EnqueueError(f"{func!r} cannot be enqueued: it has no name that a worker could import it by")
     if name.rpartition(".")[2] == "<lambda>":
         raise EnqueueError(
             "a lambda cannot be enqueued: it has no name that a worker could import. "
@@ -80,15 +76,14 @@ def resolve(path: str) -> Callable[..., Any]:
     for split in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:split])
         try:
-            found: Any = sys.modules.get(name) or importlib.import_module(name)
+            # Not sys.modules: while another thread imports the module it is there, half made.
+            found: Any = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
                 continue
             raise HandlerNotFound(f"importing {path!r} failed: {error}") from error
         except Exception as error:
-            raise HandlerNotFound(
-                f"importing {path!r} failed: {type(error).__name__}: {error}"
-            ) from error
+            raise HandlerNotFound(f"importing {path!r} failed: {type(error).__name__}: {error}") from error
         for part in parts[split:]:
             found = getattr(found, part, None)
         found = unwrap(found)

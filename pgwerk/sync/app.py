@@ -3,25 +3,31 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from pgwerk._application import Application, ended_statuses, job_filter, job_id
 from pgwerk._connections import usable_connection
 from pgwerk._core import options as opt
+from pgwerk._core.context import Context
 from pgwerk._core.job import Job, JobExecution, JobStatus
 from pgwerk._core.operation import Operation, Procedure, R
 from pgwerk._core.operations import manage, migrate, settle
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
-from pgwerk._core.ordering import encode_meta
+from pgwerk._core.ordering import encode_meta, split_options
 from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures import bulk, enqueue, sweep
+from pgwerk._core.schema import migrations
 from pgwerk._core.statements import admin, queries, schema, workers
 from pgwerk._names import TABLES
-from pgwerk.errors import JobError, JobNotFound, WerkError
+from pgwerk.errors import EnqueueError, JobError, JobNotFound, WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.inline import run_inline
+from pgwerk.sync.tasks import Task, TaskDecorator
 from pgwerk.sync.waiting import WaitingRoom
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Werk(Application):
@@ -85,6 +91,7 @@ class Werk(Application):
 
     @property
     def executor(self) -> Executor:
+        """What runs operations for this app, made at first use."""
         if self._executor_made is None:
             dsn = self.dsn
             if dsn.startswith("embedded:"):
@@ -111,8 +118,17 @@ class Werk(Application):
         anything is written.
         """
         order, options = self._order(func, args, kwargs)
+        return self._place(order, options)
+
+    def enqueue_call(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Job | None:
+        """Enqueue a call with its options apart from its arguments, as tasks do."""
+        return self._place(self._order_with(func, args, dict(kwargs), options), options)
+
+    def _place(self, order: Order, options: Mapping[str, Any]) -> Job | None:
         if options.get("sync"):
-            return run_inline(self, order, func, options.get("conn"))
+            return run_inline(self, order, options.get("conn"))
         return self._insert([order], options.get("conn"))[0]
 
     def enqueue_many(self, specs: Iterable[EnqueueParams], *, _conn: Any = None) -> list[Job | None]:
@@ -139,9 +155,25 @@ class Werk(Application):
             if self.auto_migrate:
                 self.connect_lazily()
             inserted = self.executor.perform(steps, usable_connection(conn))
-        return [
-            self._job(order, row) if row is not None else None for order, row in zip(orders, inserted, strict=True)
-        ]
+        return [self._job(order, row) if row is not None else None for order, row in zip(orders, inserted, strict=True)]
+
+    # Tasks ------------------------------------------------------------------------
+
+    @overload
+    def task(self, func: Callable[Concatenate[Context, P], T], /) -> Task[P, T]: ...
+    @overload
+    def task(self, func: Callable[P, T], /) -> Task[P, T]: ...
+    @overload
+    def task(self, **options: Any) -> TaskDecorator: ...
+    def task(self, func: Any = None, /, **options: Any) -> Any:
+        """Make a function a task: ``@app.task`` or ``@app.task(queue="mail", retry=3)``.
+
+        Options are those of `enqueue` without the underscore. Calling a task calls the function;
+        ``.enqueue(…)`` takes the function's own parameters (without its context), typed.
+        """
+        if func is not None:
+            return Task(self, func, options)
+        return TaskDecorator(self, options)
 
     # Waiting ----------------------------------------------------------------------
 
@@ -168,9 +200,26 @@ class Werk(Application):
 
         Raises JobError (with `.job`) when it fails or is aborted, JobTimeout after *timeout* seconds.
         """
-        job = self.enqueue(func, *args, **kwargs)
+        options, own = split_options(kwargs, frozenset({"conn", "sync"}))
+        return self.apply_call(func, args, own, options, timeout, poll_interval)
+
+    def apply_call(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        timeout: float | None,
+        poll_interval: float = 0.5,
+    ) -> Any:
+        """Do `apply` with the options apart from the arguments, as tasks do."""
+        if options.get("conn") is not None:
+            raise EnqueueError(
+                "apply() cannot wait for a job that is part of an open transaction: no worker sees it before the commit"
+            )
+        job = self.enqueue_call(func, args, kwargs, options)
         if job is None:
-            raise JobError(f"a job with the key {kwargs.get('_key')!r} exists already; nothing was enqueued")
+            raise JobError(f"a job with the key {options.get('key')!r} exists already; nothing was enqueued")
         return result_of(self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
 
     def map(
@@ -375,6 +424,11 @@ class Werk(Application):
     def schema_version(self) -> int:
         """Read the version of the tables; 0 when there are none."""
         return self.executor.run(migrate.version())
+
+    def pending_migrations(self) -> list[str]:
+        """Name the migrations that `migrate()` would apply. Changes nothing."""
+        found = self.executor.run(migrate.version())
+        return [migration.label for migration in migrations() if migration.version > found]
 
 
 def result_of(job: Job) -> Any:

@@ -1,4 +1,4 @@
-"""What happens in a process that the prefork parent has just forked. Nothing of the parent's is used or closed politely."""
+"""What happens in a process that the prefork parent has just forked. Nothing of the parent's is used."""
 
 import contextlib
 import logging
@@ -121,7 +121,11 @@ def flush() -> None:
 
 def warn_about_threads() -> None:
     """Name threads that the app started at import: they do not exist in the children."""
-    others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and t is not threading.current_thread()]
+    others = [
+        t.name
+        for t in threading.enumerate()
+        if t is not threading.main_thread() and t is not threading.current_thread()
+    ]
     if others:
         logger.warning(
             "importing the app started threads that will not exist in the worker's children: %s. "

@@ -439,5 +439,7 @@ def _log_end(one: Finished) -> None:
         last = one.outcome.error.splitlines()[-1] if one.outcome.error else ""
         logger.warning("job %s (%s) failed, attempt %d of %d: %s", job.id, job.function, job.attempts,
                        job.max_attempts, last)  # fmt: skip
+    elif isinstance(one.outcome, Interrupted):
+        logger.debug("job %s (%s) given back", job.id, job.function)
     else:
         logger.info("job %s (%s) %s after %.3f s", job.id, job.function, type(one.outcome).__name__.lower(), seconds)

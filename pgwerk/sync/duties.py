@@ -67,7 +67,7 @@ class Duties:
     def _promote(self) -> None:
         promoted = self._coordinator.session.perform(sweep.promote_due())
         self._coordinator.agenda.due_in(promoted.next_due, monotonic())
-        if promoted.count:
+        if promoted.moved:
             self._coordinator.agenda.notified()
 
     def _sweep(self) -> None:

@@ -36,9 +36,7 @@ TRIES = 4
 class Executor:
     """Run operations; one for each app, used by any number of threads, made anew after a fork."""
 
-    def __init__(
-        self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk"
-    ) -> None:
+    def __init__(self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk") -> None:
         self.conninfo = connection_string(dsn, name)
         self.where = shown_dsn(dsn)
         self._render = Renderer(names)

@@ -32,12 +32,11 @@ class InlineWorker:
         """Nobody can look while it runs in the caller's transaction; the job's own attribute is set already."""
 
 
-def run_inline(app: "Werk", order: Order, func: Any, conn: Any) -> Job | None:
+def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
     """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
 
     A failure is recorded and not raised: look at the job that is returned.
     """
-    del func
     if order.depends_on or order.values.get("group_key"):
         raise EnqueueError("_sync runs the job at once: it cannot wait for _depends_on or for its _group")
     connection = usable_connection(conn) if conn is not None else None

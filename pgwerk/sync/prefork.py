@@ -207,7 +207,9 @@ class Worker(BaseWorker):
         pause = self._supervision.exited(process.pid, monotonic(), clean=code == 0)
         if code == 0:
             return
-        reason = f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"
+        reason = (
+            f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"
+        )
         again = "" if pause is None else f"; starting another{f' in {pause:.1f} s' if pause else ''}"
         logger.error("child %d died (%s): its jobs are queued again%s", process.pid, reason, again)
         self._report(process.worker_id, reason)

@@ -161,7 +161,9 @@ def _interval(name: str, value: float | None, default: float) -> float:
 class ThreadWorker(BaseWorker):
     """Run jobs in *concurrency* threads of this process."""
 
-    def __init__(self, app: Werk, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any):
+    def __init__(
+        self, app: Werk, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any
+    ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self._coordinator: Coordinator | None = None
         self._stops = 0
@@ -241,11 +243,6 @@ class ThreadWorker(BaseWorker):
     def stopping(self) -> bool:
         """Whether the worker is on its way out."""
         return self._coordinator is not None and self._coordinator.stopping
-
-    @property
-    def crippled(self) -> bool:
-        """Whether a handler was left behind that could not be stopped."""
-        return self._coordinator is not None and self._coordinator.crippled
 
     def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
         """Store the progress of a running job."""

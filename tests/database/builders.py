@@ -15,6 +15,7 @@ from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.ordering import Habits, order
 from pgwerk._core.outcome import Failed, Outcome, Report, Succeeded
 from pgwerk._core.payload import JSONSerializer
+from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import claims, workers
 from pgwerk._core.statements.claims import Claim, Claimed
@@ -81,6 +82,14 @@ class Desk:
         """Register a worker."""
         self.run(workers.register(worker, f"host.{worker[-1]}", ["default"], {}, seconds))
         return worker
+
+    def perform_promote(self) -> int:
+        """Queue what is due."""
+        return self.run.perform(sweep.promote_due()).count
+
+    def sweep(self) -> sweep.Swept:
+        """Do what the sweep does."""
+        return self.run.perform(sweep.sweep(LIVE, 3600.0))
 
     # Looking ----------------------------------------------------------------------
 

@@ -4,9 +4,7 @@ import psycopg
 import pytest
 
 from tests.database.builders import Desk
-from tests.fixtures.run import Run, executor_kind, perform, run
-
-__all__ = ["desk", "executor_kind", "perform", "run"]
+from tests.fixtures.run import Run
 
 
 @pytest.fixture

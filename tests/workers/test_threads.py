@@ -271,6 +271,6 @@ def test_two_workers_in_one_process_share_the_work(app: Werk, notes: Notes) -> N
 def test_waiting_times_out_and_the_job_goes_on(app: Werk) -> None:
     job = app.enqueue(handlers.noop)
     assert job is not None
-    with pytest.raises(JobTimeout, match="did not end within 0.2 s"):
+    with pytest.raises(JobTimeout, match=r"did not end within 0\.2 s"):
         app.wait_for(job, timeout=0.2)
     assert app.get_job(job).status is JobStatus.QUEUED

@@ -57,9 +57,7 @@ def turn(ask: Turn) -> Steps[Answer]:
         change = workers.doze if ask.dozing else workers.rouse
         asked.append(("dozing", change(ask.worker)))
     if ask.count:
-        asked.append(
-            ("claim", claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns))
-        )
+        asked.append(("claim", claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns)))
     replies = yield from together(*(statement for _, statement in asked))
     by_name = dict(zip((name for name, _ in asked), replies, strict=True))
     return Answer(

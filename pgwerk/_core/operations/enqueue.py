@@ -43,9 +43,7 @@ def enqueue(order: Order, *, always_tell: bool) -> Steps[Inserted | None]:
 
 
 @operation(repeatable=True)
-def enqueue_many(
-    orders: Sequence[Order], *, always_tell: bool
-) -> Steps[tuple[dict[str, Inserted], list[str]]]:
+def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[dict[str, Inserted], list[str]]]:
     """Insert jobs with what they depend on. The inserted ones by id, and the ids of those that have to wait.
 
     Raises EnqueueError for an unknown dependency, which leaves nothing behind.
@@ -62,10 +60,7 @@ def enqueue_many(
         for row in (yield from st.inserted_before(*missing)):
             inserted[row.id] = row
     edges = [
-        (order.id, parent, allow)
-        for order in orders
-        if order.id in inserted
-        for parent, allow in order.depends_on
+        (order.id, parent, allow) for order in orders if order.id in inserted for parent, allow in order.depends_on
     ]
     waiting: list[str] = []
     if edges:

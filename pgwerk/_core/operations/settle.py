@@ -28,9 +28,7 @@ def settle(reports: Sequence[Report], worker: str | None, draw: float = 0.0) -> 
     return (yield from settle_claimed(reports, worker, draw))
 
 
-def settle_claimed(
-    reports: Sequence[Report], worker: str | None, draw: float = 0.0
-) -> Steps[Settled]:
+def settle_claimed(reports: Sequence[Report], worker: str | None, draw: float = 0.0) -> Steps[Settled]:
     """The steps of `settle`, inside a transaction of somebody else's."""
     by_id = {report.job_id: report for report in reports}
     jobs = yield from settling.lock_claimed([(r.job_id, r.claim) for r in reports])
@@ -78,9 +76,7 @@ def _release_locked(ids: Sequence[str]) -> Steps[int]:
     judged = yield from settling.judge(ids)
     culprits = dict(judged.orphans)
     orphans = yield from settling.lock(sorted(culprits), ("waiting",))
-    ended = yield from end_locked(
-        orphans, lambda job: Orphaned(f"dependency failed: {culprits[job.id]}")
-    )
+    ended = yield from end_locked(orphans, lambda job: Orphaned(f"dependency failed: {culprits[job.id]}"))
     return len(judged.released) + len(ended)
 
 
@@ -88,9 +84,7 @@ def _follow(ended: Sequence[tuple[Job, Verdict]]) -> Steps[None]:
     """What follows from verdicts that are written: permits, callbacks, repeats, dependents, deletions."""
     stopped = [job for job, _ in ended if job.group_key and job.status in (JobStatus.ACTIVE, JobStatus.ABORTING)]
     if stopped:
-        freed = yield from settling.release_permits(
-            sorted((job.group_key or "", job.id) for job in stopped)
-        )
+        freed = yield from settling.release_permits(sorted((job.group_key or "", job.id) for job in stopped))
         if freed:
             _ = yield from settling.ready(freed)
     over = [(job, verdict) for job, verdict in ended if verdict.terminal]

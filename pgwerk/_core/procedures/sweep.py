@@ -58,8 +58,8 @@ def promote_due() -> Procedure[upkeep.Promoted]:
     total = 0
     while True:
         promoted = yield from ask(upkeep.promote(BATCH * 2))
-        total += promoted.count
-        if promoted.count < BATCH * 2:
+        total += promoted.moved
+        if promoted.moved < BATCH * 2:
             return upkeep.Promoted(total, promoted.next_due)
 
 
@@ -68,7 +68,7 @@ def sweep(live: float, stuck: float) -> Procedure[Swept]:
     swept = yield from recover(live)
     swept.recovered += yield from ask(recover_unclaimed(stuck))
     promoted = yield from promote_due()
-    swept.promoted, swept.next_due = promoted.count, promoted.next_due
+    swept.promoted, swept.next_due = promoted.moved, promoted.next_due
     swept.expired = yield from _expire()
     swept.released = yield from _release_stranded()
     freed = yield from ask(upkeep.leaked_permits())

@@ -13,6 +13,11 @@ class Migration:
     name: str
     sql: str
 
+    @property
+    def label(self) -> str:
+        """Its number and name, as its file is called."""
+        return f"{self.version:04}_{self.name}"
+
 
 @cache
 def migrations() -> tuple[Migration, ...]:

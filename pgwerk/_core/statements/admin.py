@@ -114,9 +114,14 @@ def change(
             update {jobs} j
             set priority = coalesce(%(priority)s::smallint, j.priority),
                 meta = coalesce(%(meta)s::jsonb, j.meta),
-                scheduled_at = case when j.status = 'waiting' then j.scheduled_at else coalesce(due.at, j.scheduled_at) end,
+                scheduled_at = case when j.status = 'waiting' then j.scheduled_at
+                                    else coalesce(due.at, j.scheduled_at) end,
                 wait_delay = case when j.status = 'waiting' and due.at is not null
                                   then greatest(extract(epoch from due.at - now()), 0) else j.wait_delay end,
+                -- Its ttl counts from its new time; a member that waited for a permit competes again then.
+                expires_at = case when due.at is null or j.status not in ('queued', 'scheduled') then j.expires_at
+                                  else greatest(due.at, now()) + j.ttl * interval '1 second' end,
+                blocked = j.blocked and due.at is null,
                 status = case when due.at is null or j.status not in ('queued', 'scheduled') then j.status
                               when due.at > now() then 'scheduled' else 'queued' end
             from due
@@ -134,9 +139,7 @@ def change(
     )
 
 
-def purgeable(
-    statuses: Sequence[str], older_than: float, after: str, limit: int
-) -> Statement[list[str]]:
+def purgeable(statuses: Sequence[str], older_than: float, after: str, limit: int) -> Statement[list[str]]:
     """Find ended jobs by completion time, in the order of their ids from *after*."""
     return Statement(
         """
@@ -201,5 +204,3 @@ def resume(queue: str) -> Statement[bool]:
 def vacuum(table: str) -> Statement[None]:
     """VACUUM ANALYZE one table; needs a connection without a transaction."""
     return Statement(f"vacuum (analyze) {{{table}}}", {}, nothing)
-
-

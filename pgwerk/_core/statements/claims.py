@@ -134,9 +134,7 @@ _SPECIAL = (
 """A job with one of these ends in a transaction of several statements."""
 
 
-def claim(
-    queues: Sequence[str], count: int, worker: str, *, in_turns: bool = False
-) -> Statement[Claim]:
+def claim(queues: Sequence[str], count: int, worker: str, *, in_turns: bool = False) -> Statement[Claim]:
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
     By priority over all queues; or *in_turns*, one of each queue after the other, in the order given.
@@ -265,8 +263,10 @@ with verdict as (
         completed_at = case when v.delay is null then now() - v.ended * interval '1 second' end,
         -- A job that goes back keeps its place; one that waits for its next attempt gets a new one.
         scheduled_at = case when v.delay > 0 then now() + v.delay * interval '1 second' else j.scheduled_at end,
-        expires_at = case when v.delay is null and v.keep is not null
-                          then now() + v.keep * interval '1 second' end
+        expires_at = case when v.delay is null then now() + v.keep * interval '1 second'
+                          -- Given back before its first start: its ttl goes on.
+                          when v.uncount and v.execution is null and j.attempts = 1
+                          then j.scheduled_at + j.ttl * interval '1 second' end
     from verdict v
     where j.id = v.id
       and j.claim_id = v.claim  -- the fence: whoever lost the job changes nothing
@@ -299,9 +299,7 @@ select c.id::text, (select count(*) from told) from closed c
 """
 
 
-def close(
-    entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool
-) -> Statement[list[str]]:
+def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
     """Write verdicts about claimed jobs and record their attempts; the ids that were written come back.
 
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.

@@ -53,6 +53,10 @@ def get_many(ids: Sequence[str], decode: Decode) -> Statement[dict[str, Job]]:
     )
 
 
+_SEARCH = """(j.function ilike %(like)s or j.queue ilike %(like)s or j.key ilike %(like)s
+    or j.id::text ilike %(like)s or j.meta::text ilike %(like)s)"""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which jobs to list. None and () mean: whatever."""
@@ -80,8 +84,7 @@ class Filter:
             (self.before is not None, "j.id < %(before)s::uuid"),
             (
                 bool(self.search),
-                "(j.function ilike %(like)s or j.queue ilike %(like)s or j.key ilike %(like)s"
-                " or j.id::text ilike %(like)s or j.meta::text ilike %(like)s)",
+                _SEARCH,
             ),
         ]
         params = {
@@ -256,8 +259,6 @@ def queue_stats() -> Statement[list[QueueStats]]:
         order by 1
         """,
         {},
-        lambda rows: [
-            QueueStats(row[0], dict(row[1] or {}), row[2], bool(row[3]), row[4]) for row in rows
-        ],
+        lambda rows: [QueueStats(row[0], dict(row[1] or {}), row[2], bool(row[3]), row[4]) for row in rows],
         repeatable=True,
     )

@@ -5,9 +5,7 @@ from pgwerk._core.operation import Statement, column, nothing, scalar
 
 def lock_migrations() -> Statement[None]:
     """Wait until no other process migrates this schema; the lock ends with the transaction."""
-    return Statement(
-        "select pg_advisory_xact_lock(hashtextextended({wake}, 7235))", {}, nothing
-    )
+    return Statement("select pg_advisory_xact_lock(hashtextextended({wake}, 7235))", {}, nothing)
 
 
 def schema_exists() -> Statement[bool]:
@@ -27,16 +25,12 @@ def create_schema() -> Statement[None]:
 
 def versions_exist() -> Statement[bool]:
     """Say whether the table of versions exists."""
-    return Statement(
-        "select to_regclass({versions_name}) is not null", {}, scalar, repeatable=True
-    )
+    return Statement("select to_regclass({versions_name}) is not null", {}, scalar, repeatable=True)
 
 
 def applied() -> Statement[list[int]]:
     """List the migrations that were applied."""
-    return Statement(
-        "select version from {versions} order by version", {}, column, repeatable=True
-    )
+    return Statement("select version from {versions} order by version", {}, column, repeatable=True)
 
 
 def script(sql: str) -> Statement[None]:

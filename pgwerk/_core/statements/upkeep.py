@@ -12,7 +12,7 @@ OVERDUE_GRACE = 30.0
 class Promoted(NamedTuple):
     """How many scheduled jobs became queued, and in how many seconds the next one is due."""
 
-    count: int
+    moved: int
     next_due: float | None
 
 

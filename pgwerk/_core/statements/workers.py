@@ -103,9 +103,7 @@ def doze(worker: str) -> Statement[None]:
 
 def rouse(worker: str) -> Statement[None]:
     """Tell producers that notifying is of no use: there is a backlog."""
-    return Statement(
-        "delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True
-    )
+    return Statement("delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True)
 
 
 class LostClaim(NamedTuple):
@@ -161,7 +159,9 @@ def bury(workers: Sequence[str]) -> Statement[list[str]]:
             returning id, name
         ), awake as (
             delete from {idle} i
-            where not exists (select from {worker} w where w.id = i.worker_id and w.status = 'active' and w.expires_at >= now())
+            where not exists (
+                      select from {worker} w
+                      where w.id = i.worker_id and w.status = 'active' and w.expires_at >= now())
                or i.worker_id = any(%(ids)s::uuid[])
         )
         select name from dead

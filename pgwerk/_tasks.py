@@ -1,0 +1,34 @@
+"""What a task is on both sides: a function that can still be called, with options for its jobs."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+from pgwerk._core import registry
+from pgwerk._core.ordering import check_options
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class BaseTask(Generic[P, R_co]):
+    """A function of an app, with the options that its jobs have unless a call says otherwise."""
+
+    def __init__(self, app: Any, func: Callable[..., R_co], options: Mapping[str, Any]) -> None:
+        self.app = app
+        self.__pgwerk_function__ = func
+        self.__pgwerk_options__ = check_options(options)
+        functools.update_wrapper(self, func)
+        # Refused here, where it is written, rather than at the first enqueue.
+        self.path = registry.path_of(func)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function here and now."""
+        return self.__pgwerk_function__(*args, **kwargs)
+
+    def options(self, **options: Any) -> Self:
+        """The same task with other options (those of enqueue, without the underscore); this one stays as it is."""
+        return type(self)(self.app, self.__pgwerk_function__, {**self.__pgwerk_options__, **options})
+
+    def __repr__(self) -> str:
+        return f"<task {self.path}>"

@@ -1,0 +1,79 @@
+"""`werk worker`: run jobs until told to stop."""
+
+import logging
+import os
+from typing import Any
+
+import click
+
+from pgwerk import logs
+from pgwerk.cli.target import Target, target_options
+
+STRATEGIES = {"priority": "Priority", "round-robin": "RoundRobin", "random": "Random"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  werk worker myapp.tasks:app
+  werk worker myapp.tasks:app --queues high,default --concurrency 20 --processes 4
+  werk worker myapp.tasks:app --burst      run what is queued, then end"""
+)
+@target_options
+@click.option("--queues", "-q", multiple=True, metavar="NAME[,NAME…]", help="Queues to work on [default: default].")
+@click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), default=10, show_default=True,
+              help="Jobs at once, in all processes together.")  # fmt: skip
+@click.option("--processes", type=click.IntRange(1, 1000), help="Child processes [default: one for each CPU].")
+@click.option("--worker-type", type=click.Choice(["prefork", "thread"]), default="prefork", show_default=True,
+              help="prefork: threads in child processes; thread: threads in this process.")  # fmt: skip
+@click.option("--strategy", type=click.Choice(list(STRATEGIES)), default="priority", show_default=True,
+              help="In which order to look at several queues.")  # fmt: skip
+@click.option("--burst", is_flag=True, help="End when nothing is queued or running.")
+@click.option("--max-jobs", type=click.IntRange(1), help="Replace a child process after so many jobs.")
+@click.option("--max-rss", metavar="SIZE", help="Replace a child process that uses more memory, like 600M.")
+@click.option("--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS",
+              help="How long running jobs may go on after TERM or Ctrl-C, before they are given back [default: 30].")  # fmt: skip
+@click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR [env: PGWERK_LOG_LEVEL].")
+@click.option("--log-format", type=click.Choice(logs.FORMATS), help="How logs look [env: PGWERK_LOG_FORMAT].")
+def worker(
+    target: Target,
+    queues: tuple[str, ...],
+    worker_type: str,
+    strategy: str,
+    log_level: str | None,
+    log_format: str | None,
+    **settings: Any,
+) -> None:
+    """Run the jobs of APP until TERM or Ctrl-C.
+
+    A first signal lets running jobs finish, a second gives them back at once. HUP replaces the child processes one
+    by one, after a deployment of the same code path.
+    """
+    app = target.werk()
+    _configure_logs(log_level, log_format)
+    from pgwerk import DequeueStrategy, ThreadWorker, Worker  # noqa: PLC0415  # `werk worker --help` is quick
+
+    names = [name.strip() for given in queues or ("default",) for name in given.split(",")]
+    settings["dequeue_strategy"] = DequeueStrategy[STRATEGIES[strategy]]
+    if worker_type == "thread":
+        for name in ("processes", "max_jobs", "max_rss"):
+            if settings.pop(name) is not None:
+                option = name.replace("_", "-")
+                raise click.UsageError(f"--{option} is about child processes: it needs --worker-type prefork.")
+    kind = ThreadWorker if worker_type == "thread" else Worker
+    try:
+        made = kind(app, names, **settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    made.run()
+
+
+def _configure_logs(level: str | None, kind: str | None) -> None:
+    """Show what the worker does, unless the app has decided that already."""
+    asked = level or kind or os.environ.get("PGWERK_LOG_LEVEL") or os.environ.get("PGWERK_LOG_FORMAT")
+    ours = logging.getLogger(logs.LOGGER)
+    if asked or not (logs.is_configured() or ours.handlers or logging.getLogger().handlers):
+        logs.configure_logging(level=level, format=kind)
+    elif ours.level == logging.NOTSET:
+        # The app's own handlers show it; without a level, the root's WARNING would hide a worker's life.
+        ours.setLevel(logging.INFO)
