@@ -12,6 +12,7 @@ from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
 from pgwerk._core.ordering import OPTIONS, Habits, Hook, order, params_of, split_options
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
+from pgwerk._core.schema import migrations
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.enqueue import Inserted
 from pgwerk._core.statements.queries import Filter

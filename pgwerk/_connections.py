@@ -4,9 +4,29 @@ Recognised by what they can do, so that none of these libraries is imported.
 """
 
 import sys
-from typing import Any
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
+from pgwerk._core.operation import Rows
 from pgwerk.errors import EnqueueError
+
+
+class Foreign(Protocol):
+    """A connection of another driver, wrapped for the executor. It raises psycopg's errors."""
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement commits unless a transaction is begun."""
+        ...
+
+    def rows(self, text: bytes, params: Mapping[str, Any] | None) -> Rows:
+        """Execute one statement and return its rows."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Make a block atomic, although in autocommit."""
+        ...
 
 
 def usable_connection(conn: Any) -> Any:
@@ -15,13 +35,13 @@ def usable_connection(conn: Any) -> Any:
     Takes a psycopg connection, a SQLAlchemy Session (scoped or not) or Connection, a Django connection or its alias.
     """
     found = driver_connection(conn)
-    kind = f"{type(found).__module__}.{type(found).__qualname__}"
     if _is_psycopg(found):
         return found
-    if kind.startswith("psycopg2."):
+    if _is_psycopg2(found):
         from pgwerk.contrib.psycopg2 import Psycopg2Connection  # noqa: PLC0415  # only who has it needs it
 
         return Psycopg2Connection(found)
+    kind = f"{type(found).__module__}.{type(found).__qualname__}"
     raise EnqueueError(
         f"_conn takes a psycopg or psycopg2 connection, a SQLAlchemy Session or Connection, or a Django connection "
         f"or its alias, not {kind}"
@@ -32,7 +52,7 @@ def driver_connection(conn: Any) -> Any:
     """Unwrap *conn* down to the driver's own connection."""
     if isinstance(conn, str):
         conn = _django_connection(conn)
-    if _is_psycopg(conn):
+    if _is_psycopg(conn) or _is_psycopg2(conn):
         return conn
     if hasattr(conn, "ensure_connection"):  # Django
         conn.ensure_connection()
@@ -53,9 +73,14 @@ def _is_psycopg(conn: Any) -> bool:
     return psycopg is not None and isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
 
 
+def _is_psycopg2(conn: Any) -> bool:
+    extensions = sys.modules.get("psycopg2.extensions")
+    return extensions is not None and isinstance(conn, extensions.connection)
+
+
 def _django_connection(alias: str) -> Any:
     try:
-        from django.db import connections  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+        from django.db import connections  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: PLC0415
     except ImportError:
         raise EnqueueError(
             f"_conn={alias!r}: a name means the alias of a Django database, and Django is not installed"

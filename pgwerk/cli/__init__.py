@@ -22,30 +22,18 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group that imports its commands late and shows errors as one paragraph."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Name all commands."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
         """Import the command of this name."""
         home = COMMANDS.get(cmd_name)
         return None if home is None else getattr(import_module(home), cmd_name)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of a command line; an unknown one names the nearest."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib  # noqa: PLC0415  # only for mistakes
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            if near and "Did you mean" not in error.message:
-                error.message = f"{error.message} Did you mean {near[0]!r}?"
-            raise
-
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # click overloads it for a parameter that we pass on
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
         """Run a command line; errors of pgwerk are told in a paragraph."""
         return guarded(super().main, args, prog_name=prog_name or "werk", **extra)
 

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -19,18 +20,6 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 
 
-class Failure(click.ClickException):
-    """Something that did not work, told in one paragraph."""
-
-    def __init__(self, message: str, code: int = FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = code
-
-    def show(self, file: Any = None) -> None:
-        """Print the paragraph."""
-        tell(self.message)
-
-
 def tell(message: str) -> None:
     """Print an error."""
     click.echo(f"Error: {printable(message.strip(), keep=chr(10))}", err=True)
@@ -40,7 +29,7 @@ def guarded(run: Callable[..., Any], args: Any, *, standalone_mode: bool = True,
     """Call click's *run* and leave with the right exit code."""
     if not standalone_mode:
         return run(args, standalone_mode=False, **extra)
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a character shows its code.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import importlib
-import importlib.util
 import os
 import sys
 import traceback

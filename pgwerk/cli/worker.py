@@ -32,7 +32,7 @@ Examples:
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace a child process after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace a child process that uses more memory, like 600M.")
 @click.option("--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS",
-              help="How long running jobs may go on after TERM or Ctrl-C, before they are given back [default: 30].")  # fmt: skip
+              help="After TERM or Ctrl-C, how long running jobs may go on [default: 30].")  # fmt: skip
 @click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR [env: PGWERK_LOG_LEVEL].")
 @click.option("--log-format", type=click.Choice(logs.FORMATS), help="How logs look [env: PGWERK_LOG_FORMAT].")
 def worker(

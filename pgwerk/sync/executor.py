@@ -13,6 +13,7 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from pgwerk._connections import Foreign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
@@ -103,7 +104,7 @@ class Executor:
 
     # Running ----------------------------------------------------------------------
 
-    def run(self, op: Operation[R], connection: Connection[Any] | None = None) -> R:
+    def run(self, op: Operation[R], connection: Connection[Any] | Foreign | None = None) -> R:
         """Run *op*. On a *connection* of yours it joins the transaction you have open, and is never repeated.
 
         Raises the operation's own errors, ConnectionFailed, DatabaseError.
@@ -123,14 +124,14 @@ class Executor:
             time.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
 
-    def run_on(self, connection: Connection[Any], op: Operation[R]) -> R:
+    def run_on(self, connection: Connection[Any] | Foreign, op: Operation[R]) -> R:
         """Run *op* once on this connection."""
         try:
             return self._walk(connection, op)
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
-    def perform(self, steps: Procedure[R], connection: Connection[Any] | None = None) -> R:
+    def perform(self, steps: Procedure[R], connection: Connection[Any] | Foreign | None = None) -> R:
         """Run each operation that a procedure asks for, in a transaction of its own."""
         try:
             op = next(steps)
@@ -145,7 +146,7 @@ class Executor:
             value: R = stop.value
             return value
 
-    def _walk(self, connection: Connection[Any], op: Operation[R]) -> R:
+    def _walk(self, connection: Connection[Any] | Foreign, op: Operation[R]) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
         own = op.atomic and connection.autocommit
@@ -160,7 +161,9 @@ class Executor:
                     walk.reply(replies)
             return walk.result
 
-    def _perform(self, connection: Connection[Any], request: Request) -> Sequence[Rows]:
+    def _perform(self, connection: Connection[Any] | Foreign, request: Request) -> Sequence[Rows]:
+        if not isinstance(connection, Connection):
+            return [connection.rows(*self._render(statement)) for statement in request]
         if connection.info.pipeline_status != pq.PipelineStatus.OFF:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
             cursors = [self._send(connection, statement) for statement in request]

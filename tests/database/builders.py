@@ -85,7 +85,7 @@ class Desk:
 
     def perform_promote(self) -> int:
         """Queue what is due."""
-        return self.run.perform(sweep.promote_due()).count
+        return self.run.perform(sweep.promote_due()).moved
 
     def sweep(self) -> sweep.Swept:
         """Do what the sweep does."""

@@ -117,20 +117,20 @@ def change(
                 scheduled_at = case when j.status = 'waiting' then j.scheduled_at
                                     else coalesce(due.at, j.scheduled_at) end,
                 wait_delay = case when j.status = 'waiting' and due.at is not null
-                                  then greatest(extract(epoch from due.at - now()), 0) else j.wait_delay end,
+                                  then greatest(extract(epoch from due.at - statement_timestamp()), 0) else j.wait_delay end,
                 -- Its ttl counts from its new time; a member that waited for a permit competes again then.
                 expires_at = case when due.at is null or j.status not in ('queued', 'scheduled') then j.expires_at
-                                  else greatest(due.at, now()) + j.ttl * interval '1 second' end,
+                                  else greatest(due.at, statement_timestamp()) + j.ttl * interval '1 second' end,
                 blocked = j.blocked and due.at is null,
                 status = case when due.at is null or j.status not in ('queued', 'scheduled') then j.status
-                              when due.at > now() then 'scheduled' else 'queued' end
+                              when due.at > statement_timestamp() then 'scheduled' else 'queued' end
             from due
             where j.id = %(id)s
               and (j.status in ('queued', 'scheduled', 'waiting')
                    or %(priority)s::smallint is null and due.at is null)
             returning j.queue, j.status, j.scheduled_at
         )
-        select pg_notify({wake}, case c.status when 'scheduled' then 'd' || extract(epoch from c.scheduled_at - now())
+        select pg_notify({wake}, case c.status when 'scheduled' then 'd' || extract(epoch from c.scheduled_at - statement_timestamp())
                                  else 'q' || c.queue end)
         from changed c
         """,

@@ -259,14 +259,15 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
             left join edge e on e.job_id = t.id
             group by t.id
         ), due as (
-            select c.id, case when j.wait_delay is null then greatest(j.scheduled_at, now())
-                              else now() + j.wait_delay * interval '1 second' end as at
+            -- Not now(): a job of this very transaction is due later than the transaction began.
+            select c.id, case when j.wait_delay is null then greatest(j.scheduled_at, statement_timestamp())
+                              else statement_timestamp() + j.wait_delay * interval '1 second' end as at
             from child c
             join {jobs} j on j.id = c.id
             where not c.open and c.culprit is null
         ), released as (
             update {jobs} j
-            set status = case when d.at > now() then 'scheduled' else 'queued' end,
+            set status = case when d.at > statement_timestamp() then 'scheduled' else 'queued' end,
                 scheduled_at = d.at,
                 expires_at = d.at + j.ttl * interval '1 second'
             from due d
@@ -277,7 +278,7 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
             select pg_notify({wake}, message)
             from (select 'q' || queue from released where status = 'queued' group by queue
                   union all
-                  select 'd' || extract(epoch from min(scheduled_at) - now()) from released
+                  select 'd' || extract(epoch from min(scheduled_at) - statement_timestamp()) from released
                   where status = 'scheduled' having count(*) > 0) t(message)
         )
         select r.id::text, null::text, (select count(*) from told) from released r

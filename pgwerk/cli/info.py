@@ -1,0 +1,115 @@
+"""`werk info`: the installation at a glance."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgwerk.cli import output, words
+from pgwerk.cli.grid import Cell, Facts, Grid, Part, status
+from pgwerk.cli.target import Target, target_options
+
+if TYPE_CHECKING:
+    from pgwerk import Werk
+
+STATUSES = ("queued", "scheduled", "waiting", "active", "complete", "failed", "aborted")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  werk info myapp.tasks:app
+  werk info --dsn postgresql://localhost/mydb --json"""
+)
+@target_options
+@click.option("--all", "everything", is_flag=True, help="List workers that have stopped, too.")
+@output.json_option
+def info(target: Target, everything: bool, as_json: bool) -> None:
+    """Show queues, workers and versions.
+
+    Counting reads every job: on tables of millions of rows this takes a moment.
+    """
+    app = target.reader()
+    facts = read(app)
+    app.close()
+    if as_json:
+        output.show_json(facts)
+    else:
+        output.show(*parts(facts, everything=everything))
+
+
+def read(app: "Werk") -> dict[str, Any]:
+    """Ask the database, once for each thing."""
+    from pgwerk import __version__  # noqa: PLC0415
+
+    queues = [{**asdict(one), "total": one.total} for one in app.get_queue_stats()]
+    workers = [asdict(one) for one in app.list_workers()]
+    with app.executor.connect() as connection:
+        number = connection.info.server_version
+    return {
+        "pgwerk": __version__,
+        "postgres": {"version": f"{number // 10_000}.{number % 10_000}", "at": app.executor.where},
+        "schema": {
+            "name": app.config.schema or "public",
+            "prefix": app.config.prefix,
+            "version": app.schema_version(),
+            "pending": app.pending_migrations(),
+        },
+        "queues": queues,
+        "workers": workers,
+        "at": datetime.now(UTC),
+    }
+
+
+def parts(facts: dict[str, Any], *, everything: bool) -> list[Part]:
+    """Lay the facts out."""
+    schema = facts["schema"]
+    head = Facts("")
+    head.add("pgwerk", facts["pgwerk"])
+    head.add("Postgres", f"{facts['postgres']['version']} at {facts['postgres']['at']}")
+    missing = f"; missing: {', '.join(schema['pending'])}, run `werk migrate`" if schema["pending"] else ""
+    head.add("tables", f"schema {schema['name']}, prefix {schema['prefix']}, version {schema['version']}{missing}")
+    shown = [one for one in facts["workers"] if everything or one["status"] != "stopped"]
+    found: list[Part] = [head, _queues(facts["queues"]), _workers(shown, facts["at"])]
+    if hidden := len(facts["workers"]) - len(shown):
+        found.append(f"{hidden} worker{'s have' if hidden > 1 else ' has'} stopped; --all lists them too.")
+    return found
+
+
+def _queues(queues: list[dict[str, Any]]) -> Grid:
+    columns = [("queue", False), *((name, True) for name in STATUSES), ("oldest", True), ("", False)]
+    grid = Grid("Queues", columns, empty="No jobs.")
+    for one in queues:
+        counts = dict(one["counts"])
+        # Somebody is stopping these; they are running all the same.
+        counts["active"] = counts.get("active", 0) + counts.get("aborting", 0)
+        numbers = [
+            Cell(f"{counts.get(name, 0):,}", "red" if name == "failed" and counts.get(name) else "")
+            for name in STATUSES
+        ]
+        paused = f"paused: {one['pause_reason']}" if one["pause_reason"] else "paused"
+        grid.add(one["queue"], *numbers, words.duration(one["oldest"]), Cell(paused if one["paused"] else "", "yellow"))
+    if not any(one["paused"] for one in queues):
+        grid.columns = columns[:-1]
+        grid.rows = [row[:-1] for row in grid.rows]
+    return grid
+
+
+def _workers(workers: list[dict[str, Any]], now: datetime) -> Grid:
+    columns = [("worker", False), ("type", False), ("queues", False), ("status", False), ("active", True),
+               ("heartbeat", True), ("up", True)]  # fmt: skip
+    grid = Grid("Workers", columns, empty="No workers are running. Start one: werk worker myapp.tasks:app")
+    for one in workers:
+        about = one["metadata"] or {}
+        places = about.get("concurrency")
+        grid.add(
+            one["name"],
+            str(about.get("worker_type", words.NOTHING)),
+            one["queue"],
+            status(one["status"]),
+            f"{one['active']}/{places}" if places else str(one["active"]),
+            words.ago(one["heartbeat_at"], now),
+            words.duration((now - one["started_at"]).total_seconds()) if one["status"] == "active" else words.NOTHING,
+        )
+    return grid

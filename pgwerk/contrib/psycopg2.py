@@ -1,0 +1,92 @@
+"""A psycopg2 connection as the executor needs it: SQLAlchemy and Django still bring them.
+
+The caller's connection is joined as it is: never committed, rolled back or reconfigured. Only an operation of several
+statements on a connection in autocommit gets a transaction of its own.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, AsIs, connection, cursor
+
+from pgwerk._core.operation import Rows
+from pgwerk.errors import EnqueueError
+
+
+class Psycopg2Connection:
+    """What the executor uses of a psycopg connection, over one of psycopg2's; its errors are psycopg's."""
+
+    def __init__(self, conn: connection) -> None:
+        if conn.async_:
+            raise EnqueueError("_conn takes no asynchronous psycopg2 connection: nobody would wait for its answers")
+        self._conn = conn
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement commits unless a transaction is begun."""
+        return bool(self._conn.autocommit)
+
+    def rows(self, text: bytes, params: Mapping[str, Any] | None) -> Rows:
+        """Execute one statement and return its rows; raises psycopg's errors."""
+        values = {name: _safe(value) for name, value in params.items()} if params else None
+        # A plain cursor: the caller's factory may make rows of another shape.
+        with translated_errors(), cursor(self._conn) as own:
+            # As text, which psycopg2 sends in the encoding of the connection.
+            own.execute(text.decode(), values)
+            return own.fetchall() if own.description is not None else []
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make a block atomic in autocommit: BEGIN and COMMIT, or a savepoint in a transaction begun by hand."""
+        outermost = self._conn.info.transaction_status == TRANSACTION_STATUS_IDLE
+        begin, commit, rollback = _OUTERMOST if outermost else _NESTED
+        _ = self.rows(begin, None)
+        try:
+            yield
+        except BaseException:
+            # The error itself is of more interest than a connection that cannot even roll back.
+            with contextlib.suppress(psycopg.Error):
+                _ = self.rows(rollback, None)
+            raise
+        _ = self.rows(commit, None)
+
+
+_OUTERMOST = (b"begin", b"commit", b"rollback")
+_NESTED = (
+    b"savepoint _pgwerk",
+    b"release savepoint _pgwerk",
+    b"rollback to savepoint _pgwerk; release savepoint _pgwerk",
+)
+
+
+def _safe(value: Any) -> Any:
+    # psycopg2 writes values into the text, where -32768::smallint means -(32768::smallint), which is out of range.
+    return AsIs(f"({value})") if isinstance(value, int) and value < 0 else value
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise psycopg's error for each of psycopg2's, found by its SQLSTATE."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise psycopg_error(error) from error
+
+
+def psycopg_error(error: psycopg2.Error) -> psycopg.Error:
+    """The error that psycopg would have raised."""
+    text = str(error).strip()
+    if error.pgcode is None:
+        # A lost connection, or a mistake in using it; the classes have the same names in both.
+        kind = getattr(psycopg, type(error).__name__, psycopg.DatabaseError)
+        found: psycopg.Error = kind(text)
+        return found
+    try:
+        return psycopg.errors.lookup(error.pgcode)(text)
+    except KeyError:
+        unknown = psycopg.DatabaseError(text)
+        unknown.sqlstate = error.pgcode
+        return unknown
