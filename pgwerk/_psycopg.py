@@ -102,7 +102,9 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
         # A malformed value, or one beyond a limit.
         return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
     if lost(error):
-        return ConnectionFailed(f"Postgres at {where} does not answer: {_first_line(text)}")
+        return ConnectionFailed(
+            f"Postgres at {where} does not answer: {_first_line(text)}. Check that it runs there, and the DSN."
+        )
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
 
 

@@ -162,14 +162,16 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
     except SerializationError:
         raise
     except UnicodeEncodeError as error:
-        raise SerializationError(f"{what} holds text that is not Unicode (a lone surrogate): {error.reason}") from error
+        raise SerializationError(
+            f"{what} cannot be stored: text that is not Unicode (a lone surrogate): {error.reason}"
+        ) from error
     except RecursionError as error:
-        raise SerializationError(f"{what} is nested too deeply, or contains itself") from error
+        raise SerializationError(f"{what} cannot be stored: nested too deeply, or containing itself") from error
     except Exception as error:
         raise SerializationError(f"{what} cannot be encoded by {type(serializer).__name__}: {error}") from error
     if _NUL.search(text):
         raise SerializationError(
-            f"{what} holds a NUL character, which Postgres cannot store in JSON; send it as bytes "
+            f"{what} cannot be stored: Postgres takes no NUL character in JSON; pass it as bytes "
             "with TypedJSONSerializer, or encode it"
         )
     if limit is not None and size > limit:

@@ -67,12 +67,14 @@ def demo(dsn: str, once: bool, processes: int, keep: bool, files: int | None) ->
         except KeyboardInterrupt:
             worker.stop()
             left = batch.total - batch.counts().ended
-            say(f"\nStopped. {left:,} jobs are still queued; the next worker goes on with them.")
+            say(f"\nStopped. {left:,} jobs are still queued; the worker of the next `werk demo` goes on with them.")
+            worker.forget_log()
             raise
         finally:
             worker.stop()
         took = time.monotonic() - began
-        output.show("", *results(batch, counts, took, dsn), plain=plain)
+        say("")
+        output.show(*results(batch, counts, took, dsn), plain=plain)
         batch.close()
         worker.forget_log()
 

@@ -30,7 +30,7 @@ def info(target: Target, everything: bool, as_json: bool) -> None:
 
     Counting reads every job: on tables of millions of rows this takes a moment.
     """
-    app = target.reader()
+    app = target.direct()
     facts = read(app)
     app.close()
     if as_json:

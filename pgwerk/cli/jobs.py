@@ -60,7 +60,7 @@ def jobs(
     as_json: bool,
 ) -> None:
     """List jobs, the newest first."""
-    app = target.reader()
+    app = target.direct()
     # One more than is shown tells whether there are more.
     found = app.list_jobs(
         queue=queue or None, status=statuses or None, search=search, function=list(function) or None,
@@ -92,7 +92,7 @@ def job(target: Target, words_: tuple[str, ...], as_json: bool) -> None:
         strange = [word for word in words_ if word not in ids and word not in apps]
         what = f"{strange[0]!r} is neither the id of a job nor module:attribute. " if strange else ""
         raise click.UsageError(f"{what}Give the id of one job (`werk jobs` lists them) and, if need be, an APP.")
-    app = Target(apps[0] if apps else None, target.dsn, target.schema, target.prefix).reader()
+    app = Target(apps[0] if apps else None, target.dsn, target.schema, target.prefix).direct()
     found = app.get_job(ids[0])
     executions = app.get_executions(found)
     dependencies = app.get_job_dependencies(found)

@@ -37,7 +37,7 @@ def migrate(ctx: click.Context, target: Target, check: bool, sql: bool, since: i
     if sql:
         click.echo(_offline(target).migration_sql(since), nl=False)
         return
-    app = target.werk()
+    app = target.direct()
     where = f"schema {app.config.schema or 'public'!r} of {app.executor.where}"
     if check:
         pending = app.pending_migrations()

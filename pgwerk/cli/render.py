@@ -45,9 +45,9 @@ def table(grid: Grid) -> "RenderableType":
 
     if not grid.rows:
         return line(grid.empty)
-    made = Table(
-        title=grid.title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    if grid.title:
+        made.title, made.title_justify, made.title_style = grid.title, "left", "bold"
     for name, numeric in grid.columns:
         # An id that is broken over two lines cannot be copied; texts may break.
         made.add_column(

@@ -38,15 +38,23 @@ class Target:
             return load(self.app)
         from pgwerk import Werk  # noqa: PLC0415  # `werk --help` must not wait for the driver
 
-        return Werk(self.dsn, schema=self.schema, prefix=self.prefix)
+        try:
+            return Werk(self.dsn, schema=self.schema, prefix=self.prefix)
+        except ConfigError as error:
+            if self.dsn is None:
+                ctx = click.get_current_context(silent=True)
+                command = ctx.info_name if ctx is not None else "info"
+                raise ConfigError(f"{error} Or name your app: werk {command} myapp.tasks:app.") from error
+            raise
 
-    def reader(self) -> "Werk":
-        """An app that only looks: it creates no tables, runs no startup hooks and never unpickles anything."""
+    def direct(self) -> "Werk":
+        """An app for one look or one change: no pool, no startup hooks, no tables made on the way, no unpickling."""
         app = self.werk()
         from pgwerk import JSONSerializer, PickleSerializer, Werk  # noqa: PLC0415
 
         serializer = JSONSerializer() if isinstance(app.serializer, PickleSerializer) else app.serializer
-        return Werk(app.dsn, config=app.config, serializer=serializer, auto_migrate=False)
+        # Without a pool a server that does not answer is an error at once, not after a minute of trying.
+        return Werk(app.dsn, config=app.config, serializer=serializer, auto_migrate=False, pool=False)
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,5 +186,5 @@ def _checked(found: Any, path: str) -> "Werk":
             f"Call it at the top level of a module, app = {name}(), and name that: {module}:app."
         )
     else:
-        cure = f"It is a {kind}. APP names the object that pgwerk.Werk(…) returned."
+        cure = f"Its type is {kind}. APP names the object that pgwerk.Werk(…) returned."
     raise click.UsageError(f"{path!r} is no Werk. {cure}")

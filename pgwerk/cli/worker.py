@@ -47,7 +47,7 @@ def worker(
     """Run the jobs of APP until TERM or Ctrl-C.
 
     A first signal lets running jobs finish, a second gives them back at once. HUP replaces the child processes one
-    by one, after a deployment of the same code path.
+    by one, with the code as it was imported at the start; to run new code, start the worker again.
     """
     app = target.werk()
     _configure_logs(log_level, log_format)

@@ -5,12 +5,13 @@ statements on a connection in autocommit gets a transaction of its own.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, AsIs, connection, cursor
+from psycopg2.extensions import PYDATETIMETZ, TRANSACTION_STATUS_IDLE, AsIs, connection, cursor, new_type, register_type
 
 from pgwerk._core.operation import Rows
 from pgwerk.errors import EnqueueError
@@ -34,6 +35,9 @@ class Psycopg2Connection:
         values = {name: _safe(value) for name, value in params.items()} if params else None
         # A plain cursor: the caller's factory may make rows of another shape.
         with translated_errors(), cursor(self._conn) as own:
+            # Whatever was registered for the connection (Django turns off the reading of JSON) is not for us.
+            register_type(_JSON, own)
+            register_type(PYDATETIMETZ, own)
             # As text, which psycopg2 sends in the encoding of the connection.
             own.execute(text.decode(), values)
             return own.fetchall() if own.description is not None else []
@@ -53,6 +57,8 @@ class Psycopg2Connection:
             raise
         _ = self.rows(commit, None)
 
+
+_JSON = new_type((114, 3802), "PGWERK_JSON", lambda text, _cursor: None if text is None else json.loads(text))
 
 _OUTERMOST = (b"begin", b"commit", b"rollback")
 _NESTED = (

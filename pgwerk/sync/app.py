@@ -152,9 +152,10 @@ class Werk(Application):
         if conn is None:
             inserted = self._perform(steps)
         else:
+            connection = usable_connection(conn)
             if self.auto_migrate:
                 self.connect_lazily()
-            inserted = self.executor.perform(steps, usable_connection(conn))
+            inserted = self.executor.perform(steps, connection)
         return [self._job(order, row) if row is not None else None for order, row in zip(orders, inserted, strict=True)]
 
     # Tasks ------------------------------------------------------------------------

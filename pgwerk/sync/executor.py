@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
+from psycopg.types.json import JsonbLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgwerk._connections import Foreign
@@ -29,6 +30,10 @@ from pgwerk._psycopg import (
 from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
+
+POOL_TIMEOUT = 30.0
+"""Seconds to wait for a free connection."""
+JSONB = psycopg.adapters.types["jsonb"].oid
 
 TRIES = 4
 """How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
@@ -75,12 +80,14 @@ class Executor:
             self._pool, self._pid = None, os.getpid()
         with self._lock:
             if self._pool is None:
+                # The pool would go on trying in the background; a wrong DSN should say so at once.
+                self.connect().close()
                 self._pool = ConnectionPool(
                     self.conninfo,
                     min_size=0,
                     max_size=self._pool_size,
                     max_idle=60.0,
-                    timeout=30.0,
+                    timeout=POOL_TIMEOUT,
                     reconnect_timeout=5.0,
                     num_workers=1,
                     open=True,
@@ -118,7 +125,8 @@ class Executor:
             except psycopg.Error as error:
                 again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
                 if isinstance(error, PoolTimeout):
-                    raise ConnectionFailed(self._no_connection()) from error
+                    self.connect().close()  # says why, if the reason is Postgres
+                    raise ConnectionFailed(self._all_in_use()) from error
                 if not again or attempt == TRIES:
                     raise translated(error, self.where) from error
             time.sleep(backoff.reconnect(attempt, random.random()))
@@ -177,6 +185,9 @@ class Executor:
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.
         cursor = Cursor(connection, row_factory=tuple_row)
+        if connection.adapters.get_loader(JSONB, pq.Format.TEXT) is not JsonbLoader:
+            # The same for what was registered: Django's connections do not read JSON.
+            cursor.adapters.register_loader("jsonb", JsonbLoader)
         text, params = self._render(statement)
         return cursor.execute(text, params)
 
@@ -194,8 +205,8 @@ class Executor:
                 return []
             raise
 
-    def _no_connection(self) -> str:
+    def _all_in_use(self) -> str:
         return (
-            f"no connection to Postgres at {self.where} within 30 s: either it does not answer, or all "
-            f"{self._pool_size} connections of this process's pool are in use"
+            f"all {self._pool_size} connections of this process to Postgres at {self.where} were in use for "
+            f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
         )

@@ -4,8 +4,12 @@ from pgwerk._core.operation import Statement, column, nothing, scalar
 
 
 def lock_migrations() -> Statement[None]:
-    """Wait until no other process migrates this schema; the lock ends with the transaction."""
-    return Statement("select pg_advisory_xact_lock(hashtextextended({wake}, 7235))", {}, nothing)
+    """Wait until no other process migrates in this schema, whatever its prefix; the lock ends with the transaction."""
+    return Statement(
+        "select pg_advisory_xact_lock(hashtextextended(coalesce({schema_name}, ''), 7235))",
+        {},
+        nothing,
+    )
 
 
 def schema_exists() -> Statement[bool]:
