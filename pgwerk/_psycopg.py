@@ -98,6 +98,8 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
             )
         case errors.UntranslatableCharacter() | errors.CharacterNotInRepertoire():
             return SerializationError(f"Postgres cannot store this text: {_first_line(text)}")
+        case _:
+            pass
     if (error.sqlstate or "").startswith(("22", "54")):
         # A malformed value, or one beyond a limit.
         return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")

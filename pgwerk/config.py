@@ -97,7 +97,7 @@ def configured(config: "WerkConfig | Mapping[str, Any] | None", **values: Any) -
         base = config
     elif config is None:
         base = WerkConfig.from_env()
-    elif isinstance(config, Mapping):
+    elif hasattr(config, "keys"):
         base = WerkConfig.from_env().with_values(**config)
     else:
         raise ConfigError(f"config={config!r}: it takes a WerkConfig or a dict")

@@ -1,7 +1,7 @@
 """A table as data, between what was read and how it is shown."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pgwerk.logs import printable
 
@@ -34,10 +34,24 @@ class Grid:
     rows: list[list[Cell]] = field(default_factory=list)
     empty: str = ""
     """What to say instead of a table without rows."""
+    spare: Sequence[str] = ()
+    """Columns that a narrow terminal does without, the most dispensable first."""
 
     def add(self, *cells: str | int | Cell) -> None:
         """Add a row."""
         self.rows.append([cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in cells])
+
+
+    def without(self, name: str) -> "Grid":
+        """The table without a column."""
+        kept = [number for number, (other, _) in enumerate(self.columns) if other != name]
+        rows = [[row[number] for number in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[number] for number in kept], rows=rows)
+
+    def widths(self) -> list[int]:
+        """The width of each column."""
+        table = [[name for name, _ in self.columns], *([cell.safe for cell in row] for row in self.rows)]
+        return [max(map(len, column)) for column in zip(*table, strict=True)]
 
 
 @dataclass
@@ -97,9 +111,8 @@ def _grid_lines(grid: Grid) -> Iterable[str]:
         return
     if grid.title:
         yield grid.title
-    table = [[name.upper() for name, _ in grid.columns], *([cell.safe for cell in row] for row in grid.rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
+    widths = grid.widths()
+    for row in [[name.upper() for name, _ in grid.columns], *([cell.safe for cell in row] for row in grid.rows)]:
         parts = [
             text.rjust(width) if numeric else text.ljust(width)
             for text, width, (_, numeric) in zip(row, widths, grid.columns, strict=True)

@@ -79,7 +79,7 @@ def parts(facts: dict[str, Any], *, everything: bool) -> list[Part]:
 
 def _queues(queues: list[dict[str, Any]]) -> Grid:
     columns = [("queue", False), *((name, True) for name in STATUSES), ("oldest", True), ("", False)]
-    grid = Grid("Queues", columns, empty="No jobs.")
+    grid = Grid("Queues", columns, empty="No jobs.", spare=("aborted", "waiting", "scheduled"))
     for one in queues:
         counts = dict(one["counts"])
         # Somebody is stopping these; they are running all the same.
@@ -91,15 +91,15 @@ def _queues(queues: list[dict[str, Any]]) -> Grid:
         paused = f"paused: {one['pause_reason']}" if one["pause_reason"] else "paused"
         grid.add(one["queue"], *numbers, words.duration(one["oldest"]), Cell(paused if one["paused"] else "", "yellow"))
     if not any(one["paused"] for one in queues):
-        grid.columns = columns[:-1]
-        grid.rows = [row[:-1] for row in grid.rows]
+        return grid.without("")
     return grid
 
 
 def _workers(workers: list[dict[str, Any]], now: datetime) -> Grid:
     columns = [("worker", False), ("type", False), ("queues", False), ("status", False), ("active", True),
                ("heartbeat", True), ("up", True)]  # fmt: skip
-    grid = Grid("Workers", columns, empty="No workers are running. Start one: werk worker myapp.tasks:app")
+    grid = Grid("Workers", columns, empty="No workers are running. Start one: werk worker myapp.tasks:app",
+                spare=("up", "type"))  # fmt: skip
     for one in workers:
         about = one["metadata"] or {}
         places = about.get("concurrency")

@@ -113,7 +113,7 @@ def listing(found: list["Job"], now: datetime) -> Grid:
     """A table of jobs."""
     columns = [("id", False), ("status", False), ("function", False), ("queue", False), ("tries", True),
                ("enqueued", True), ("took", True), ("error", False)]  # fmt: skip
-    grid = Grid("", columns, empty="No jobs.")
+    grid = Grid("", columns, empty="No jobs.", spare=("took", "queue", "enqueued", "error"))
     for one in found:
         grid.add(
             one.id,
@@ -126,8 +126,7 @@ def listing(found: list["Job"], now: datetime) -> Grid:
             words.reason(one.error) if one.error else "",
         )
     if not any(one.error for one in found):
-        grid.columns = columns[:-1]
-        grid.rows = [row[:-1] for row in grid.rows]
+        return grid.without("error")
     return grid
 
 

@@ -38,7 +38,7 @@ def show(*parts: Part, plain: bool = False) -> None:
     for number, part in enumerate(parts):
         if number:
             console.print()
-        console.print(renderable(part))
+        console.print(renderable(part, console.width))
 
 
 def note(sentence: str) -> None:

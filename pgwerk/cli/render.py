@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def renderable(part: Part) -> "RenderableType":
-    """The renderable of a part."""
+ELASTIC = ("error", "reason")
+"""Columns of sentences, which may be broken into lines …"""
+ELASTIC_WIDTH = 30
+"""… of at least so many characters."""
+
+
+def renderable(part: Part, width: int) -> "RenderableType":
+    """The renderable of a part, for a terminal of so many columns."""
     match part:
         case Grid():
-            return table(part)
+            return table(part, width)
         case Facts():
             return facts(part)
         case Block():
@@ -38,24 +44,40 @@ def line(words: str) -> "Text":
     return Text(printable(words, keep="\n"))
 
 
-def table(grid: Grid) -> "RenderableType":
+def table(grid: Grid, width: int) -> "RenderableType":
     """A table, or the sentence that stands for an empty one."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     if not grid.rows:
         return line(grid.empty)
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    grid = fitted(grid, width)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     if grid.title:
         made.title, made.title_justify, made.title_style = grid.title, "left", "bold"
+    fits = needed(grid) <= width
     for name, numeric in grid.columns:
-        # An id that is broken over two lines cannot be copied; texts may break.
-        made.add_column(
-            name, justify="right" if numeric else "left", no_wrap=numeric or name in ("id", "status"), overflow="fold"
-        )
+        # Only texts may break: an id over two lines cannot be copied.
+        whole = numeric or name in ("id", "status") or (fits and name not in ELASTIC)
+        made.add_column(name, justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in grid.rows:
         made.add_row(*(text(cell) for cell in row))
     return made
+
+
+def fitted(grid: Grid, width: int) -> Grid:
+    """The table without the columns that *width* has no room for."""
+    for name in grid.spare:
+        if needed(grid) <= width:
+            break
+        grid = grid.without(name)
+    return grid
+
+
+def needed(grid: Grid) -> int:
+    """How wide a table wants to be."""
+    columns = zip(grid.columns, grid.widths(), strict=True)
+    return sum(2 + (min(width, ELASTIC_WIDTH) if name in ELASTIC else width) for (name, _), width in columns)
 
 
 def facts(part: Facts) -> "Table":

@@ -36,9 +36,16 @@ def moment(value: datetime | None, now: datetime) -> str:
 
 
 def reason(error: str | None) -> str:
-    """The last line of an error: what was raised, without the way there."""
+    """What was raised, on one line, without the way there."""
     lines = [line for line in (error or "").splitlines() if line.strip()]
-    return printable(lines[-1].strip()) if lines else NOTHING
+    if not lines:
+        return NOTHING
+    if not lines[0].startswith("Traceback (most recent"):
+        return printable(lines[0].strip())
+    # Under the last frame and its source: a message may have several lines, and the first names the error.
+    last = max((number for number, line in enumerate(lines) if line.startswith("  File ")), default=0)
+    raised = next((line for line in lines[last + 1 :] if not line[0].isspace()), lines[-1])
+    return printable(raised.strip())
 
 
 def value(found: Any) -> str:

@@ -37,7 +37,7 @@ class Session:
         connection = self._executor.connect()
         if self._executor.prepare:
             # A session setting, so only without a pooler: a statement that hangs must not hang the worker.
-            _ = connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            _ = connection.execute("select set_config('statement_timeout', %s, false)", [str(STATEMENT_TIMEOUT_MS)])
         self._connection = connection
         if self._troubled:
             logger.info("Postgres at %s answers again", self._executor.where)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from pgwerk import Werk
-
-psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2-binary is not installed")
 
 
 @dataclass

@@ -4,24 +4,24 @@ Arguments: DSN, schema, and which of the two drivers Django should find.
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from pgwerk import EnqueueError, EnqueueParams, Werk
+from tests.contrib.handlers import work
 
 
 def configure(dsn: str, driver: str) -> None:
-    import psycopg
-
-    settings: dict[str, Any] = dict(psycopg.conninfo.conninfo_to_dict(dsn))
+    settings: dict[str, Any] = dict(conninfo_to_dict(dsn))
     if driver == "psycopg2":
         # Django takes psycopg 3 wherever it is installed: hide it while Django chooses.
         hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "psycopg"}
         sys.modules["psycopg"] = None  # type: ignore[assignment]
-        import django.db.backends.postgresql.base  # it decides when it is imported
-
+        import_module("django.db.backends.postgresql.base")
         sys.modules.update(hidden)
-
-    from django.conf import settings as django_settings
 
     database = {
         "ENGINE": "django.db.backends.postgresql",
@@ -31,20 +31,17 @@ def configure(dsn: str, driver: str) -> None:
         "HOST": settings["host"],
         "PORT": settings.get("port", ""),
     }
-    django_settings.configure(DATABASES={"default": database, "other": dict(database)}, USE_TZ=True)
-    import django
-
-    django.setup()
+    import_module("django.conf").settings.configure(
+        DATABASES={"default": database, "other": dict(database)}, USE_TZ=True
+    )
+    import_module("django").setup()
 
 
 def main() -> None:
     dsn, schema, driver = sys.argv[1:]
     configure(dsn, driver)
-    from django.db import connection, connections, transaction
-
-    from pgwerk import EnqueueError, EnqueueParams, Werk
-    from tests.contrib.handlers import work
-
+    db = import_module("django.db")
+    connection, transaction = db.connection, db.transaction
     werk = Werk(dsn, schema=schema)
     with connection.cursor() as cursor:
         cursor.execute("select 1")
@@ -74,7 +71,7 @@ def main() -> None:
         with transaction.atomic():
             werk.enqueue(work, _conn=connection, _key="inner, rolled back")
             transaction.set_rollback(True)
-        werk.enqueue(work, _conn=connections["other"], _key="other")
+        werk.enqueue(work, _conn=db.connections["other"], _key="other")
         assert "other" in keys()
         werk.enqueue(work, _conn=connection, _key="outer")
     assert connection.get_autocommit()

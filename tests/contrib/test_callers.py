@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from pgwerk import EnqueueError, EnqueueParams, Group, JobStatus, Retry, Werk
@@ -12,17 +11,17 @@ from tests.contrib.conftest import Caller
 WORK = "tests.contrib.handlers.work"
 
 
-def jobs(pg: "psycopg.Connection[Any]", schema: str) -> list[Any]:
+def jobs(pg: Any, schema: str) -> list[Any]:
     return pg.execute(f"select * from {schema}._pgwerk_jobs order by id").fetchall()
 
 
-def things(pg: "psycopg.Connection[Any]", schema: str) -> int:
+def things(pg: Any, schema: str) -> int:
     row = pg.execute(f"select count(*) from {schema}.things").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def test_commit_brings_both(werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema: str) -> None:
+def test_commit_brings_both(werk: Werk, caller: Caller, pg: Any, schema: str) -> None:
     caller.execute(f"insert into {schema}.things values ('a')")
     job = werk.enqueue(WORK, 1, text="ünïcode 'quoted' %s {x}", _conn=caller.conn)
     assert job is not None
@@ -35,7 +34,7 @@ def test_commit_brings_both(werk: Werk, caller: Caller, pg: "psycopg.Connection[
     assert (found.scheduled_at, found.enqueued_at) == (job.scheduled_at, job.enqueued_at)
 
 
-def test_rollback_takes_both(werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema: str) -> None:
+def test_rollback_takes_both(werk: Werk, caller: Caller, pg: Any, schema: str) -> None:
     caller.execute(f"insert into {schema}.things values ('a')")
     assert werk.enqueue(WORK, _conn=caller.conn) is not None
     caller.rollback()
@@ -63,7 +62,7 @@ def test_every_option(werk: Werk, caller: Caller) -> None:
     assert werk.get_job_dependencies(child) == [parent.id]
 
 
-def test_many(werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema: str) -> None:
+def test_many(werk: Werk, caller: Caller, pg: Any, schema: str) -> None:
     specs = [EnqueueParams(func=WORK, args=(n,), priority=-n, key=f"k{n % 1200}") for n in range(1500)]
     made = werk.enqueue_many(specs, _conn=caller.conn)
     assert [job is None for job in made] == [n >= 1200 for n in range(1500)]
@@ -72,9 +71,7 @@ def test_many(werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema:
     assert len(jobs(pg, schema)) == 1200
 
 
-def test_a_duplicate_key_is_none_and_aborts_nothing(
-    werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema: str
-) -> None:
+def test_a_duplicate_key_is_none_and_aborts_nothing(werk: Werk, caller: Caller, pg: Any, schema: str) -> None:
     assert werk.enqueue(WORK, _key="once") is not None
     caller.execute(f"insert into {schema}.things values ('a')")
     assert werk.enqueue(WORK, _conn=caller.conn, _key="once") is None
@@ -109,7 +106,7 @@ def _facts(caller: Caller) -> tuple[Any, ...]:
     return driver.autocommit, driver.info.transaction_status, driver.isolation_level, xid, *factories
 
 
-def test_the_job_can_run_at_once_inside(werk: Werk, caller: Caller, pg: "psycopg.Connection[Any]", schema: str) -> None:
+def test_the_job_can_run_at_once_inside(werk: Werk, caller: Caller, pg: Any, schema: str) -> None:
     job = werk.enqueue(WORK, 7, _conn=caller.conn, _sync=True)
     assert job is not None
     assert (job.status, job.result) == (JobStatus.COMPLETE, [7, {}])

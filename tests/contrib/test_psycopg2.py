@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import psycopg
+import psycopg2
+import psycopg2.extras
 import pytest
 
 from pgwerk import EnqueueError, EnqueueParams, Werk
 from pgwerk.errors import ConnectionFailed, DatabaseError, SchemaVersionMismatch, WerkError
-
-psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2-binary is not installed")
-extras = pytest.importorskip("psycopg2.extras")
 
 WORK = "tests.contrib.handlers.work"
 REFUSED = "tests.contrib.handlers.refused"
@@ -25,15 +23,13 @@ def connection(dsn: str) -> Iterator[Any]:
     made.close()
 
 
-def count(pg: "psycopg.Connection[Any]", schema: str) -> int:
+def count(pg: Any, schema: str) -> int:
     row = pg.execute(f"select count(*) from {schema}._pgwerk_jobs").fetchone()
     assert row is not None
     return int(row[0])
 
 
-def test_in_autocommit_it_is_there_at_once(
-    werk: Werk, connection: Any, pg: "psycopg.Connection[Any]", schema: str
-) -> None:
+def test_in_autocommit_it_is_there_at_once(werk: Werk, connection: Any, pg: Any, schema: str) -> None:
     connection.autocommit = True
     assert werk.enqueue(WORK, _conn=connection)
     assert count(pg, schema) == 1
@@ -43,9 +39,7 @@ def test_in_autocommit_it_is_there_at_once(
     assert connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 
-def test_in_autocommit_several_statements_are_all_or_nothing(
-    werk: Werk, connection: Any, pg: "psycopg.Connection[Any]", schema: str
-) -> None:
+def test_in_autocommit_several_statements_are_all_or_nothing(werk: Werk, connection: Any, pg: Any, schema: str) -> None:
     connection.autocommit = True
     # The second chunk of a thousand is refused by a rule of this test's table.
     pg.execute(f"alter table {schema}._pgwerk_jobs add check (function <> '{REFUSED}')")
@@ -58,9 +52,7 @@ def test_in_autocommit_several_statements_are_all_or_nothing(
     assert werk.enqueue(WORK, _conn=connection)
 
 
-def test_a_transaction_begun_by_hand_in_autocommit_is_joined(
-    werk: Werk, connection: Any, pg: "psycopg.Connection[Any]", schema: str
-) -> None:
+def test_a_transaction_begun_by_hand_in_autocommit_is_joined(werk: Werk, connection: Any, pg: Any, schema: str) -> None:
     connection.autocommit = True
     cursor = connection.cursor()
     pg.execute(f"alter table {schema}._pgwerk_jobs add check (function <> '{REFUSED}')")
@@ -76,10 +68,10 @@ def test_a_transaction_begun_by_hand_in_autocommit_is_joined(
 
 @pytest.mark.parametrize("factory", ["RealDictCursor", "DictCursor", "NamedTupleCursor", "LoggingCursor"])
 def test_cursor_factories_do_not_matter(werk: Werk, dsn: str, factory: str) -> None:
-    connection = psycopg2.connect(dsn, cursor_factory=getattr(extras, factory))
+    connection = psycopg2.connect(dsn, cursor_factory=getattr(psycopg2.extras, factory))
     job = werk.enqueue(WORK, _conn=connection)
     werk.enqueue_many([EnqueueParams(func=WORK, key="a"), EnqueueParams(func=WORK)], _conn=connection)
-    assert connection.cursor_factory is getattr(extras, factory)
+    assert connection.cursor_factory is getattr(psycopg2.extras, factory)
     connection.commit()
     connection.close()
     assert job is not None
@@ -123,7 +115,7 @@ def test_missing_tables_say_so(dsn: str, schema: str, connection: Any) -> None:
     werk.close()
 
 
-def test_a_lost_connection_says_so(werk: Werk, connection: Any, pg: "psycopg.Connection[Any]") -> None:
+def test_a_lost_connection_says_so(werk: Werk, connection: Any, pg: Any) -> None:
     pg.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
     with pytest.raises(ConnectionFailed):
         werk.enqueue(WORK, _conn=connection)
@@ -137,7 +129,7 @@ def test_a_closed_connection_says_so(werk: Werk, connection: Any) -> None:
 
 def test_an_asynchronous_connection_is_refused(werk: Werk, dsn: str) -> None:
     connection = psycopg2.connect(dsn, async_=True)
-    extras.wait_select(connection)
+    psycopg2.extras.wait_select(connection)
     with pytest.raises(EnqueueError, match="asynchronous"):
         werk.enqueue(WORK, _conn=connection)
     connection.close()

@@ -242,15 +242,17 @@ def test_a_serializable_transaction_of_the_callers_is_joined(desk: Desk, caller:
 # Through the app ------------------------------------------------------------------
 
 
+SYNC = pytest.mark.parametrize("executor_kind", ["sync"], indirect=True)
+
+
 @pytest.fixture
 def app(run: Run) -> Iterator[Werk]:
-    if run.kind == "aio":
-        pytest.skip("the synchronous app")
     app = Werk(run.dsn, schema=run.names.schema)
     yield app
     app.close()
 
 
+@SYNC
 @KIND
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_the_app_joins_the_transaction_of_conn(app: Werk, desk: Desk, dsn: str, kind: str, end: str) -> None:
@@ -268,6 +270,7 @@ def test_the_app_joins_the_transaction_of_conn(app: Werk, desk: Desk, dsn: str, 
         assert connection.row_factory is (dict_row if kind == "dict rows" else tuple_row)
 
 
+@SYNC
 def test_the_app_in_a_callers_pipeline(app: Werk, desk: Desk, dsn: str) -> None:
     with psycopg.connect(dsn) as connection, connection.pipeline():
         job = app.enqueue("app.work", 1, _conn=connection)
@@ -277,6 +280,7 @@ def test_the_app_in_a_callers_pipeline(app: Werk, desk: Desk, dsn: str) -> None:
     assert desk.status(job.id) == "queued"
 
 
+@SYNC
 def test_a_closed_connection_is_a_clear_error(app: Werk, desk: Desk, dsn: str) -> None:
     connection = psycopg.connect(dsn)
     connection.close()
@@ -285,6 +289,7 @@ def test_a_closed_connection_is_a_clear_error(app: Werk, desk: Desk, dsn: str) -
     assert desk.count("jobs") == 0
 
 
+@SYNC
 def test_what_is_no_connection_is_refused(app: Werk, desk: Desk) -> None:
     with pytest.raises(EnqueueError, match="_conn takes"):
         app.enqueue("app.work", _conn=object())

@@ -5,12 +5,11 @@ import gc
 import os
 import random
 import warnings
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from pgwerk._core.operation import Procedure, Statement, Steps, ask, found, nothing, operation, scalar, together
+from pgwerk._core.operation import Operation, Procedure, Statement, Steps, ask, found, nothing, operation, scalar, together
 from pgwerk._core.operations import migrate
 from pgwerk._names import Names
 from pgwerk.aio.executor import Executor as AioExecutor
@@ -125,7 +124,7 @@ def test_what_never_succeeds_is_given_up(run: Run) -> None:
 def test_only_what_is_repeatable_runs_again_after_a_lost_connection(run: Run, pg: psycopg.Connection) -> None:
     walks = []
 
-    def killing(repeatable: bool) -> Operation:
+    def killing(repeatable: bool) -> Operation[int]:
         @operation(atomic=False, repeatable=repeatable)
         def steps() -> Steps[int]:
             pid = yield from ME
@@ -143,9 +142,6 @@ def test_only_what_is_repeatable_runs_again_after_a_lost_connection(run: Run, pg
         run(killing(False))
     assert len(walks) == 1
     assert run(ME) > 0
-
-
-Operation = object  # the tests' own annotation
 
 
 def test_connections_killed_while_idle_are_replaced(run: Run, pg: psycopg.Connection) -> None:
@@ -202,13 +198,16 @@ def test_a_pooled_connection_is_used_again(run: Run) -> None:
 # The asyncio side -----------------------------------------------------------------
 
 
+AIO = pytest.mark.parametrize("executor_kind", ["aio"], indirect=True)
+
+
 @pytest.fixture
-def aio(run: Run) -> Iterator[AioFace]:
-    if not isinstance(run.face, AioFace):
-        pytest.skip("the asyncio executor")
-    yield run.face
+def aio(run: Run) -> AioFace:
+    assert isinstance(run.face, AioFace)
+    return run.face
 
 
+@AIO
 def test_tasks_run_side_by_side(aio: AioFace) -> None:
     async def many() -> list[int]:
         return await asyncio.gather(*(aio.executor.run(ME) for _ in range(30)))
@@ -216,6 +215,7 @@ def test_tasks_run_side_by_side(aio: AioFace) -> None:
     assert 1 <= len(set(aio.wait(many()))) <= 4
 
 
+@AIO
 def test_a_cancelled_wait_leaves_no_transaction_and_a_usable_connection(aio: AioFace, run: Run, pg: psycopg.Connection) -> None:
     @operation()
     def slow() -> Steps[None]:
@@ -242,6 +242,7 @@ def _busy(pg: psycopg.Connection) -> list[tuple[str, str]]:
     ).fetchall()  # type: ignore[return-value]
 
 
+@AIO
 @pytest.mark.parametrize("seed", range(4))
 def test_cancelling_at_any_moment_is_all_or_nothing(aio: AioFace, run: Run, seed: int) -> None:
     draw = random.Random(seed)
@@ -279,6 +280,7 @@ def test_cancelling_at_any_moment_is_all_or_nothing(aio: AioFace, run: Run, seed
     run(pair(1000))
 
 
+@AIO
 def test_a_cancelled_transaction_of_the_callers_stays_the_callers(aio: AioFace, run: Run) -> None:
     async def scenario() -> str:
         connection = await psycopg.AsyncConnection.connect(aio.executor.conninfo)

@@ -17,8 +17,8 @@ from pgwerk import Context
 def note(what: str) -> None:
     """Write down that something happened, durably and outside of any transaction of the worker's."""
     with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
-        table = os.environ["TEST_NOTES_TABLE"]
-        connection.execute(f"insert into {table} (what, pid) values (%s, %s)", [what, os.getpid()])  # type: ignore[call-overload,arg-type,unused-ignore]
+        query = f"insert into {os.environ['TEST_NOTES_TABLE']} (what, pid) values (%s, %s)"
+        connection.execute(query.encode(), [what, os.getpid()])
 
 
 def noop() -> None:
@@ -131,7 +131,7 @@ async def coroutine(value: int) -> int:
 
 def with_progress(ctx: Context) -> str:
     ctx.progress(0.5, "half")
-    return ctx.worker.name
+    return str(ctx.worker.name)
 
 
 def until_stopping(ctx: Context, name: str) -> str:

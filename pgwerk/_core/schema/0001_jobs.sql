@@ -170,4 +170,8 @@ create view {worker_jobs} as
     select c.worker_id, j.id as job_id, c.claimed_at
     from {claims} c
     cross join unnest(c.job_ids) as member(id)
-    join {jobs} j on j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting');
+    cross join lateral (
+        select j.id from {jobs} j
+        where j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+        offset 0  -- one look-up each, whatever the planner thinks of the size of claims
+    ) j;

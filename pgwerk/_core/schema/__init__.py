@@ -23,7 +23,7 @@ class Migration:
 def migrations() -> tuple[Migration, ...]:
     """All migrations, in order."""
     found = []
-    for entry in files(__package__).iterdir():
+    for entry in files(__name__).iterdir():
         if entry.name.endswith(".sql"):
             number, _, name = entry.name.removesuffix(".sql").partition("_")
             found.append(Migration(int(number), name, entry.read_text(encoding="utf-8")))

@@ -341,7 +341,11 @@ def stray(worker: str, known: Sequence[int]) -> Statement[list[tuple[str, int]]]
         select j.id::text, c.id
         from {claims} c
         cross join unnest(c.job_ids) as member(id)
-        join {jobs} j on j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+        cross join lateral (
+            select j.id from {jobs} j
+            where j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+            offset 0  -- one look-up each, whatever the planner thinks of the size of claims
+        ) j
         where c.worker_id = %(worker)s
           and c.id <> all (%(known)s::bigint[])
         """,

@@ -76,7 +76,7 @@ def undecoded(_text: str) -> None:
 
 def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
     """Make a job of one row of `SELECT_LIST`."""
-    values = dict(zip(SELECTED, row, strict=True))
+    values: dict[str, Any] = dict(zip(SELECTED, row, strict=True))
     values["status"] = JobStatus(values["status"])
     values["failure_mode"] = FailureMode(values["failure_mode"])
     for name in ("payload", "result"):

@@ -59,7 +59,11 @@ def overdue(limit: int) -> Statement[list[tuple[str, int, str]]]:
                end
         from {claims} c
         cross join unnest(c.job_ids) as member(id)
-        join {jobs} j on j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+        cross join lateral (
+            select * from {jobs} j
+            where j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
+            offset 0  -- one look-up each: the planner knows too little of claims, and would read all jobs
+        ) j
         where j.touched_at + j.heartbeat_secs * interval '1 second' < now()
            or j.started_at + (j.timeout_secs + %(grace)s) * interval '1 second' < now()
         limit %(limit)s
@@ -105,7 +109,8 @@ def settled_claims() -> Statement[int]:
         where c.claimed_at < now() - interval '1 minute'
           and not exists (
               select from {jobs} j
-              where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting'))
+              where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting')
+              offset 0)  -- see overdue
         returning c.id
         """,
         {},
@@ -182,7 +187,8 @@ def leaked_permits() -> Statement[list[str]]:
         """
         delete from {permits} p
         where not exists (
-            select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting'))
+            select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting')
+            offset 0)  -- see overdue
         returning p.key
         """,
         {},

@@ -1,0 +1,188 @@
+"""Plans at scale: with a large backlog in front, the hot statements walk indexes and sort nothing of it.
+
+PGWERK_PLAN_ROWS sets how many rows are in front (200,000 by default).
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgwerk._core.operation import Statement
+from pgwerk._core.operations import migrate
+from pgwerk._core.outcome import Succeeded
+from pgwerk._core.statements import claims, queries, settling, upkeep, workers
+from pgwerk._core.statements.enqueue import insert
+from pgwerk._names import Names
+from pgwerk._psycopg import Renderer
+from pgwerk.sync.executor import Executor
+from tests.database.builders import OTHER, WORKER, entry, new
+from tests.fixtures.database import drop_schema
+
+ROWS = int(os.environ.get("PGWERK_PLAN_ROWS", "200000"))
+NO_ID = "00000000-0000-0000-0000-000000000000"
+pytestmark = pytest.mark.timeout(120 + ROWS // 2000)
+
+FILL = """
+insert into {jobs} (function, queue, priority, status, scheduled_at, group_key, expires_at, callback_of, completed_at, blocked)
+select 'app.work', 'q' || n % 8, (n % 5)::int, s.status,
+       now() + case when s.status = 'scheduled' then 1 else -1 end * (n % 86400) * interval '1 second',
+       case when s.status = 'queued' and n % 50 = 0 then 'g' || n % 100 end,
+       case when n % 20 = 0 then now() + interval '1 day' end, null,
+       case when s.status in ('complete', 'failed', 'aborted') then now() end,
+       s.status = 'queued' and n % 50 = 0
+from generate_series(1, %s) n
+cross join lateral (select (array['queued', 'queued', 'queued', 'queued', 'complete', 'complete', 'complete', 'scheduled',
+                                  'waiting', 'failed'])[1 + n %% 10]) s(status)
+"""
+
+
+class Scale:
+    """A large table, and the plans of statements on it."""
+
+    def __init__(self, executor: Executor, pg: psycopg.Connection[Any], names: Names) -> None:
+        self.executor = executor
+        self.pg = pg
+        self.names = names
+        self.render = Renderer(names)
+
+    def plan(self, statement: Statement[Any]) -> list[dict[str, Any]]:
+        """All nodes of the plan, after the statement has run and was rolled back."""
+        text, params = self.render(statement)
+        with self.pg.transaction(force_rollback=True):
+            self.pg.execute("set local plan_cache_mode = force_generic_plan")
+            row = self.pg.execute(b"explain (analyze, buffers, format json) " + text, params).fetchone()
+        assert row is not None
+        found: list[dict[str, Any]] = []
+        _flatten(row[0][0]["Plan"], found)
+        return found
+
+    def on_jobs(self, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The nodes that read the table of jobs."""
+        return [node for node in nodes if node.get("Relation Name") == f"{self.names.prefix}_jobs" and "Scan" in node["Node Type"]]
+
+
+def _flatten(node: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    found.append(node)
+    for child in node.get("Plans", ()):
+        _flatten(child, found)
+
+
+@pytest.fixture(scope="module")
+def scale(dsn: str) -> Iterator[Scale]:
+    name = f"plans_{os.getpid()}"
+    names = Names(name)
+    executor = Executor(dsn, names)
+    try:
+        executor.run(migrate.migrate())
+        with psycopg.connect(dsn, autocommit=True) as pg:
+            fill = names.render(FILL.replace("n % ", "n %% "), with_params=True)
+            pg.execute("set synchronous_commit = off")
+            pg.execute(fill.encode(), [ROWS])
+            pg.execute(names.render("insert into {job_deps} (job_id, depends_on) select id, '" + NO_ID
+                                    + "' from {jobs} where status = 'waiting'", with_params=False).encode())  # fmt: skip
+            pg.execute(names.render("vacuum (analyze) {jobs}", with_params=False).encode())
+            pg.execute(names.render("vacuum (analyze) {job_deps}", with_params=False).encode())
+            yield Scale(executor, pg, names)
+    finally:
+        executor.close()
+        drop_schema(dsn, name)
+
+
+def check(scale: Scale, statement: Statement[Any], *, touches: int = 2000) -> list[dict[str, Any]]:
+    """Assert that *statement* reads the jobs through indexes only, and sorts and reads no more than a batch."""
+    nodes = scale.plan(statement)
+    for node in scale.on_jobs(nodes):
+        shown = json.dumps(node, indent=1)[:2000]
+        assert node["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Heap Scan"), shown
+        rows = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        assert rows <= touches, shown
+    for node in nodes:
+        if "Sort" in node["Node Type"]:
+            assert node["Actual Rows"] * node["Actual Loops"] <= touches, node
+            assert node.get("Sort Space Type") != "Disk", node
+    return nodes
+
+
+EIGHT = [f"q{n}" for n in range(8)]
+
+
+@pytest.mark.parametrize("queues", [["q0"], EIGHT], ids=["one queue", "eight queues"])
+@pytest.mark.parametrize("in_turns", [False, True])
+def test_a_claim_walks_one_index_range_of_each_queue(scale: Scale, queues: list[str], in_turns: bool) -> None:
+    nodes = check(scale, claims.claim(queues, 50, WORKER, in_turns=in_turns))
+    walked = [node for node in nodes if node.get("Index Name") == "_pgwerk_jobs_claim"]
+    assert walked
+    # Running jobs stay in the index until they are settled; other tests leave some.
+    assert all(node.get("Rows Removed by Filter", 0) <= 300 for node in walked)
+    # What the lateral sub-select gives is in order already: nothing between the scan and its limit sorts.
+    assert not any("Sort" in child["Node Type"] for node in nodes if node["Node Type"] == "LockRows" for child in node["Plans"])
+
+
+def test_a_claim_from_an_empty_queue_reads_nothing(scale: Scale) -> None:
+    nodes = check(scale, claims.claim(["nothing here"], 50, WORKER), touches=0)
+    assert sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in nodes[:1]) < 40
+
+
+def test_closing_finds_its_rows_by_their_ids(scale: Scale) -> None:
+    taken = scale.executor.run(claims.claim(["q1"], 100, WORKER)).jobs
+    assert len(taken) == 100
+    entries = [entry(one, Succeeded("1")) for one in taken]
+    for whole in (False, True):
+        nodes = check(scale, claims.close(entries, WORKER, whole=whole))
+        assert {node.get("Index Name") for node in scale.on_jobs(nodes)} <= {"_pgwerk_jobs_pkey", None}
+    reports = [(one.job.id, one.claim) for one in taken]
+    check(scale, settling.lock_claimed(reports))
+    check(scale, claims.touch(reports))
+    check(scale, claims.aborting([one.job.id for one in taken]))
+
+
+def test_promoting_reads_only_what_is_due(scale: Scale) -> None:
+    nodes = check(scale, upkeep.promote(1000))
+    assert {node.get("Index Name") for node in scale.on_jobs(nodes)} <= {"_pgwerk_jobs_scheduled", "_pgwerk_jobs_pkey"}
+
+
+def test_dependents_are_found_by_their_parents(scale: Scale) -> None:
+    parents = [new().id for _ in range(100)]
+    nodes = scale.plan(settling.late_dependents(parents))
+    (read,) = [node for node in nodes if node.get("Relation Name") == "_pgwerk_job_deps"]
+    assert "Index" in read["Node Type"] or read["Node Type"] == "Bitmap Heap Scan"
+    check(scale, settling.lock_dependents(parents))
+
+
+def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
+    scale.executor.run(workers.register(OTHER, "w", ["q2"], {}, 25))
+    scale.executor.run(claims.claim(["q2"], 100, OTHER))
+    check(scale, upkeep.overdue(500))
+    check(scale, workers.lost_claims(25, 100))
+    check(scale, claims.stray(OTHER, []))
+    check(scale, upkeep.leaked_permits())
+    check(scale, upkeep.settled_claims())
+    check(scale, workers.roster())
+
+
+def test_retention_and_expiry_read_only_what_is_due(scale: Scale) -> None:
+    check(scale, upkeep.expired(500))
+    check(scale, upkeep.outlived(500))
+
+
+def test_groups_are_readied_by_their_key(scale: Scale) -> None:
+    nodes = check(scale, settling.ready(["g0", "g50"]), touches=ROWS // 50)
+    assert "_pgwerk_jobs_blocked" in {node.get("Index Name") for node in nodes}
+
+
+def test_enqueueing_reads_no_table(scale: Scale) -> None:
+    order = new(1, key="some key")
+    assert scale.on_jobs(scale.plan(insert(order.values, always_tell=False))) == []
+
+
+def test_pages_of_lists_are_read_from_an_index(scale: Scale) -> None:
+    last = scale.executor.run(queries.list_jobs(queries.Filter(), 1, 1000, json.loads))[0].id
+    check(scale, queries.list_jobs(queries.Filter(), 50, 0, json.loads))
+    check(scale, queries.list_jobs(queries.Filter(before=last), 50, 0, json.loads))
+    check(scale, queries.list_jobs(queries.Filter(statuses=["failed"]), 50, 0, json.loads))
+    check(scale, queries.get(last, json.loads))
+    check(scale, queries.get_by_key("some key", json.loads))
