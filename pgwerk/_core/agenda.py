@@ -19,6 +19,8 @@ LIVENESS = 2.5
 """Heartbeats until a silent worker counts as dead. Under 3, so that its jobs are back within three."""
 INTERRUPT_GRACE = 5.0
 """Seconds between interrupting handlers at shutdown and giving their jobs back over their heads."""
+CLOSING_WAIT = 0.05
+"""Seconds between looks at the handlers on the way out."""
 
 
 class Duty(Enum):
@@ -96,6 +98,7 @@ class Agenda:
         self._window_start = now
         self._window_count = 0
         self._last_finish = now
+        self._returning = 0
 
     # Events -----------------------------------------------------------------------
 
@@ -106,8 +109,11 @@ class Agenda:
     def claimed(self, asked: int, got: int, now: float, *, denied: int = 0) -> None:
         """A claim of *asked* jobs brought *got*; *denied* more were there but had no permit."""
         if self.held == 0:
-            self._window_start, self._window_count, self._last_finish = now, 0, now
+            # Time without jobs says nothing about how fast they are.
+            self._window_start += now - self._last_finish
+            self._last_finish = now
         self.held += got
+        self._returning = 0
         self._poll_at = now + self.pace.poll
         full = got + denied >= asked
         self._more = full or self._heard != self._claiming
@@ -121,7 +127,10 @@ class Agenda:
         """Handlers finished (or gave back) *count* jobs."""
         self.held = max(0, self.held - count)
         self._last_finish = now
-        self._window_count += count
+        # What is given back unstarted says nothing about the rate.
+        returned = min(count, self._returning)
+        self._returning -= returned
+        self._window_count += count - returned
         elapsed = now - self._window_start
         if elapsed >= 0.02:
             rate = self._window_count / elapsed
@@ -174,7 +183,9 @@ class Agenda:
         claim = self._claim_size()
         stale = self._stale(now)
         if stale:
-            self._rate = 0.0
+            # Asked for once; again only after as long, should there be nothing to give back.
+            self._rate, self._last_finish = 0.0, now
+            self._returning = self.held - self.pace.concurrency
         finished = self.pace.burst and not self._more and not self.held and not duties and self.dozing
         wait = 0.0 if claim or duties or stale else self._wait(now)
         return Plan(duties, claim, wait, stale, self._phase, finished)
@@ -225,7 +236,7 @@ class Agenda:
         duties = tuple(duty for duty in self._take_duties(now) if duty in (Duty.HEARTBEAT, Duty.ABORTS))
         return Plan(
             duties,
-            wait=0.0 if duties else min(self._wait(now), 0.05),
+            wait=0.0 if duties else CLOSING_WAIT,
             return_buffer=self.held > 0,
             phase=self._phase,
             finished=self.held == 0,

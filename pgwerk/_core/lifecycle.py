@@ -69,7 +69,15 @@ class Verdict:
         return self.status.terminal
 
 
-def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:
+DONE = Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE)
+"""The verdict of most jobs: complete, without a result, and nothing follows."""
+
+
+def _has_no_consequences(job: Job) -> bool:
+    return job.result_ttl is None and job.on_success is None and not job.repeat_remaining
+
+
+def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C901  # one case an outcome
     """Decide what becomes of *job* after *outcome*; *draw* (0 to 1) spreads default back-off.
 
     A job that is being aborted ends as aborted, whatever its handler managed to do meanwhile.
@@ -78,6 +86,8 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:
         outcome = Aborted()
     match outcome:
         case Succeeded(result):
+            if result is None and _has_no_consequences(job):
+                return DONE
             return Verdict(
                 JobStatus.COMPLETE,
                 ExecutionStatus.COMPLETE,
@@ -144,11 +154,8 @@ def _failed(job: Job, error: str) -> Verdict:
 
 
 def _callback(job: Job, kind: str) -> CallbackCall | None:
-    function, timeout = {
-        "success": (job.on_success, job.on_success_timeout),
-        "failure": (job.on_failure, job.on_failure_timeout),
-        "stopped": (job.on_stopped, job.on_stopped_timeout),
-    }[kind]
+    function = getattr(job, f"on_{kind}")
+    timeout = getattr(job, f"on_{kind}_timeout")
     return CallbackCall(kind, function, timeout) if function else None
 
 

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -17,7 +18,7 @@ from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Rep
 from pgwerk._core.payload import JSONSerializer, Serializer, encode
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, to_json
 from pgwerk._core.statements.enqueue import NewJob
-from pgwerk.errors import EnqueueError
+from pgwerk.errors import EnqueueError, SerializationError
 
 OPTIONS = frozenset(field.name for field in fields(EnqueueParams) if field.name not in ("func", "args", "kwargs"))
 """The options of enqueue, without their underscores."""
@@ -100,7 +101,7 @@ def _read_all(values: NewJob, options: Mapping[str, Any], habits: Habits, path: 
             _read_options(values, options, habits)
         depends_on = _dependencies(options.get("depends_on"))
     except (ValueError, TypeError) as error:
-        if isinstance(error, EnqueueError):
+        if isinstance(error, EnqueueError | SerializationError):
             raise
         raise EnqueueError(f"{path} was not enqueued: {error}") from None
     if habits.result_ttl is not None:
@@ -134,13 +135,23 @@ def _read_options(values: NewJob, options: Mapping[str, Any], habits: Habits) ->
 
 def _text(column: str, longest: int) -> Callable[[NewJob, Any], None]:
     def read(values: NewJob, value: Any) -> None:
-        if not isinstance(value, str) or not value or "\0" in value or len(value.encode("utf-8", "replace")) > longest:
-            raise ValueError(
-                f"_{column}={value!r}: it must be a non-empty string without NUL of at most {longest} bytes"
-            )
-        values[column] = value
+        values[column] = _checked_text(column, value, longest)
 
     return read
+
+
+def _checked_text(option: str, value: Any, longest: int) -> str:
+    size = len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else 0
+    if not 0 < size <= longest or "\0" in value or _SURROGATES.search(value):
+        raise ValueError(
+            f"_{option}={value!r}: it must be a non-empty string of at most {longest} bytes, "
+            "without NUL and lone surrogates"
+        )
+    found: str = value
+    return found
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def _duration(option: str, column: str, *, positive: bool) -> Callable[[NewJob, Any], None]:
@@ -151,7 +162,7 @@ def _duration(option: str, column: str, *, positive: bool) -> Callable[[NewJob, 
 
 
 def _priority(values: NewJob, value: Any) -> None:
-    values["priority"] = opt.whole("_priority", value, -32768, 32767)
+    values["priority"] = opt.whole("_priority", value, -opt.MAX_PRIORITY, opt.MAX_PRIORITY)
 
 
 def _delay(values: NewJob, value: Any) -> None:
@@ -160,7 +171,7 @@ def _delay(values: NewJob, value: Any) -> None:
 
 def _at(values: NewJob, value: Any) -> None:
     if not isinstance(value, datetime):
-        raise ValueError(f"_at takes a datetime, not {value!r}")  # noqa: TRY004  # one kind of error for options
+        raise ValueError(f"_at takes a datetime, not {value!r}")  # one kind of error for options
     if not 1900 <= value.year <= 9000:
         # Beyond these, a time zone or a ttl leads to times that Postgres has and Python has not.
         raise ValueError(f"_at={value.isoformat()} is out of range: its year must be from 1900 to 9000")
@@ -187,7 +198,7 @@ def class_name(kind: type) -> str:
 
 def _meta(values: NewJob, value: Any) -> None:
     if not isinstance(value, dict):
-        raise ValueError(f"_meta takes a dict, not {type(value).__name__}")  # noqa: TRY004  # see _at
+        raise ValueError(f"_meta takes a dict, not {type(value).__name__}")  # see _at
     values["meta"] = encode_meta(value)
 
 
@@ -201,7 +212,7 @@ _PLAIN = JSONSerializer()
 
 def _group(values: NewJob, value: Any) -> None:
     group = value if isinstance(value, Group) else Group(value)
-    values["group_key"] = group.key
+    values["group_key"] = _checked_text("group", group.key, 1024)
     if group.limit != 1:
         values["group_limit"] = group.limit
 
@@ -218,7 +229,7 @@ def _callback(kind: str) -> Callable[[NewJob, Any], None]:
 
 def _repeat(values: NewJob, value: Any) -> None:
     if not isinstance(value, Repeat):
-        raise ValueError(f"_repeat takes a Repeat, not {value!r}")  # noqa: TRY004  # see _at
+        raise ValueError(f"_repeat takes a Repeat, not {value!r}")  # see _at
     values["repeat_remaining"] = value.times
     values["repeat_interval_secs"] = value.interval
     if value.intervals is not None:

@@ -59,6 +59,8 @@ def _coerce(value: Any) -> Any:
             return value.total_seconds()
         case enum.Enum():
             return value.value
+        case _:
+            pass
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -158,6 +160,10 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
     try:
         data = serializer.dumps(value)
         text = data if isinstance(data, str) else _wrap(data)
+        if isinstance(data, str) and _wrapped(serializer, text) is not None:
+            raise SerializationError(
+                f'{what} is an object of nothing but "$bytes", which stands for the bytes of another serializer'
+            )
         size = len(text.encode())
     except SerializationError:
         raise
@@ -187,8 +193,9 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
 def decode(serializer: Serializer, text: str) -> Any:
     """Decode stored JSON text, or raise SerializationError."""
     try:
-        if text.startswith('{"$bytes"') and not isinstance(serializer, TypedJSONSerializer):
-            return serializer.loads(base64.b64decode(json.loads(text)["$bytes"]))
+        wrapped = _wrapped(serializer, text)
+        if wrapped is not None:
+            return serializer.loads(base64.b64decode(wrapped))
         return serializer.loads(text)
     except Exception as error:
         raise SerializationError(f"a stored value cannot be decoded by {type(serializer).__name__}: {error}") from error
@@ -216,6 +223,14 @@ def storable_text(text: str, limit: int = 100_000) -> str:
         cut = len(text) - limit
         text = f"{text[: limit // 2]}\n… {cut} characters left out …\n{text[-limit // 2 :]}"
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _wrapped(serializer: Serializer, text: str) -> str | None:
+    """The bytes (as base64) that a text stands for; None when it is a value of its own."""
+    if not text.startswith('{"$bytes"') or isinstance(serializer, TypedJSONSerializer):
+        return None
+    value = json.loads(text)
+    return value["$bytes"] if len(value) == 1 else None
 
 
 def _wrap(data: bytes) -> str:

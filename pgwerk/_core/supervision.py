@@ -82,7 +82,8 @@ class Supervision:
 
     def spawned(self, slot: int, pid: int, now: float) -> None:
         """A child was started."""
-        self._children[pid] = Child(pid, slot, now)
+        # One that was being started when the stop was asked for stops, too.
+        self._children[pid] = Child(pid, slot, now, stopping_since=now if self._stops else None)
 
     def exited(self, pid: int, now: float, *, clean: bool) -> float | None:
         """A child ended; returns how long (seconds) its slot stays empty, None when it is not filled again."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pgwerk.cli.failures import guarded
+from pgwerk.cli.failures import SeenEnough, guarded
 
 COMMANDS = {
     "demo": "pgwerk.cli.demo",
@@ -42,6 +42,13 @@ class LazyGroup(click.Group):
             hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(COMMANDS))}."
             raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click would make a failure of a reader that has seen enough."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise SeenEnough from error
 
     def main(  # type: ignore[override]  # click overloads it for a parameter that we pass on
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

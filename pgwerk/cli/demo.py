@@ -1,5 +1,6 @@
 """`werk demo`: see it work, without a server."""
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -51,9 +52,12 @@ def demo(dsn: str, once: bool, processes: int, keep: bool, files: int | None) ->
     with _ended_politely():
         if dsn.startswith(EMBEDDED):
             say(f"Starting a private Postgres ({dsn}) …")
-        batch = Batch(Werk(dsn), keep=keep)
+        # Without a pool a server that does not answer is an error at once.
+        batch = Batch(Werk(dsn, pool=False), keep=keep)
         batch.prepare()
         say(f"Connected to Postgres at {batch.app.executor.where}; the tables are there.")
+        if left := batch.left_over():
+            say(f"{left:,} jobs of an interrupted run are still queued: they come first.")
         names = python_files(files)
         began = time.monotonic()
         batch.enqueue(names)
@@ -97,7 +101,9 @@ def results(batch: "Batch", counts: "Counts", took: float, dsn: str) -> list[Par
     for job in failed:
         broken.add(str(job.args[0] if job.args else job.id), str(job.attempts), Cell(words.reason(job.error), "red"))
     functions, classes = batch.totals()
+    # A DSN with a user may hold a password, which does not belong on a screen.
     where = dsn if dsn.startswith(EMBEDDED) or "@" not in dsn else f"postgresql://{batch.app.executor.where}"
+    where = shlex.quote(where)
     total = (
         f"{counts.ended:,} jobs in {words.duration(took)} ({counts.ended / max(took, 0.001):,.0f} a second): "
         f"{counts.of('complete'):,} complete, {counts.of('failed'):,} failed, {batch.retried():,} retried. "
@@ -155,7 +161,7 @@ def _watch(batch: "Batch", worker: "WorkerProcess") -> "Counts":
 def _progress(batch: "Batch", worker: "WorkerProcess") -> "Iterator[tuple[Counts, float]]":
     """Look again and again until all jobs have ended; raises WerkError when that does not happen."""
     began = moved = time.monotonic()
-    ended = -1
+    ended, open_jobs = -1, batch.left_over()
     while True:
         counts = batch.counts()
         now = time.monotonic()
@@ -166,7 +172,10 @@ def _progress(batch: "Batch", worker: "WorkerProcess") -> "Iterator[tuple[Counts
             return
         reason = worker.ended
         if reason is None and now - moved > STUCK_SECONDS:
-            reason = f"finished no job for {STUCK_SECONDS:.0f} s"
+            # It may be busy with what an interrupted run left.
+            before, open_jobs, moved = open_jobs, batch.left_over(), now
+            if open_jobs == before:
+                reason = f"has finished no job for {STUCK_SECONDS:.0f} s"
         if reason is not None:
             raise WerkError(
                 f"The demo's worker {reason}, {batch.total - counts.ended:,} jobs are left. "

@@ -20,6 +20,10 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 
 
+class SeenEnough(Exception):
+    """Whoever read our output has closed it."""
+
+
 def tell(message: str) -> None:
     """Print an error."""
     click.echo(f"Error: {printable(message.strip(), keep=chr(10))}", err=True)
@@ -35,8 +39,8 @@ def guarded(run: Callable[..., Any], args: Any, *, standalone_mode: bool = True,
     try:
         code = _code(run, args, extra)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read us has seen enough. Python would complain again when it flushes at the end.
+    except (BrokenPipeError, SeenEnough):
+        # Python would complain again when it flushes at the end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

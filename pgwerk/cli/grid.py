@@ -41,7 +41,6 @@ class Grid:
         """Add a row."""
         self.rows.append([cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in cells])
 
-
     def without(self, name: str) -> "Grid":
         """The table without a column."""
         kept = [number for number, (other, _) in enumerate(self.columns) if other != name]

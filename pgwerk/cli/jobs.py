@@ -173,7 +173,7 @@ def _attempts(executions: list["JobExecution"], now: datetime) -> Grid:
             words.duration(one.duration),
             words.reason(one.error) if one.error else "",
         )
-    return grid
+    return grid if any(one.error for one in executions) else grid.without("error")
 
 
 def _arguments(one: "Job") -> str:

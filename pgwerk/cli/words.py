@@ -13,6 +13,8 @@ def duration(seconds: float | None) -> str:
     """Say how long: two digits are enough."""
     if seconds is None:
         return NOTHING
+    if 0 < seconds < 0.001:
+        return "<1 ms"
     for limit, size, unit in ((0.9995, 0.001, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
             value = seconds / size

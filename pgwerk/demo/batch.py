@@ -80,6 +80,12 @@ class Batch:
         self._db.execute(CREATE)
         self._db.execute("delete from pgwerk_demo.demo_definitions")
 
+    def left_over(self) -> int:
+        """How many jobs of earlier runs have not ended."""
+        open_ = ("scheduled", "queued", "active")
+        stats = [one for one in self.app.get_queue_stats() if one.queue == QUEUE]
+        return sum(one.counts.get(name, 0) for one in stats for name in open_)
+
     def enqueue(self, files: Sequence[str]) -> None:
         """Enqueue one job for each file, all or none."""
         jobs = self.app.enqueue_many(

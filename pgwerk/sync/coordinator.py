@@ -375,6 +375,7 @@ class Coordinator:
 
     def _done(self, finished: Sequence[Finished]) -> None:
         """Forget jobs that are settled."""
+        verbose = logger.isEnabledFor(logging.DEBUG)
         for one in finished:
             claimed = self._held.pop(one.claimed.job.id, None)
             if claimed is None:
@@ -385,7 +386,8 @@ class Coordinator:
             else:
                 del self._open_claims[claimed.claim]
                 self._retiring.append(claimed.claim)
-            _log_end(one)
+            if verbose or not isinstance(one.outcome, Succeeded):
+                _log_end(one)
         self.settled += len(finished)
         self._agenda.finished(len(finished), monotonic())
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -27,11 +27,13 @@ Interruption = type[JobTimeout] | type[JobAborted] | type[WorkerShutdown]
 INTERRUPTIONS = (JobTimeout, JobAborted, WorkerShutdown)
 
 CANCEL_SECONDS = 2.0
+STEP = 0.005
+"""How often the thread that interrupts looks whether the run is over; a run itself carries no lock for it."""
 AFTER_CANCEL = 0.05
 """How long a handler has, after its query was cancelled, before the exception is raised in it anyway."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Run:
     """One run of a handler in a thread."""
 
@@ -44,7 +46,6 @@ class Run:
     open: bool = True
     """Whether an exception raised in the thread would reach the handler."""
     shields: int = 0
-    over: threading.Event = field(default_factory=threading.Event)
 
     def interrupt(self, reason: Interruption) -> None:
         """Interrupt the handler, in the background; the first reason counts."""
@@ -54,10 +55,12 @@ class Run:
         threading.Thread(target=self._interrupt, args=(reason,), name="pgwerk-interrupt", daemon=True).start()
 
     def _interrupt(self, reason: Interruption) -> None:
-        while self.shields and not self.over.wait(0.01):
-            pass
+        while self.shields and self.open:
+            time.sleep(STEP)
         if _cancel_queries(self.thread):
-            _ = self.over.wait(AFTER_CANCEL)
+            until = monotonic() + AFTER_CANCEL
+            while self.open and monotonic() < until:
+                time.sleep(STEP)
         if self.open:
             raise_in_thread(self.thread, reason)
             if not self.open:
@@ -66,8 +69,8 @@ class Run:
     def close(self) -> None:
         """Let nothing more be raised in the thread on account of this run; called by the thread itself."""
         self.open = False
-        self.over.set()
-        raise_in_thread(self.thread, None)
+        if self.reason is not None:
+            raise_in_thread(self.thread, None)
 
 
 def raise_in_thread(thread: int, exception: type[BaseException] | None) -> None:

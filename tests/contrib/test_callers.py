@@ -12,7 +12,7 @@ WORK = "tests.contrib.handlers.work"
 
 
 def jobs(pg: Any, schema: str) -> list[Any]:
-    return pg.execute(f"select * from {schema}._pgwerk_jobs order by id").fetchall()
+    return list(pg.execute(f"select * from {schema}._pgwerk_jobs order by id"))
 
 
 def things(pg: Any, schema: str) -> int:

@@ -3,6 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from pgwerk._core.operations.enqueue import begin_inline
@@ -177,6 +178,21 @@ def test_a_job_of_a_foreign_producer_is_claimed_with_defaults(desk: Desk) -> Non
     assert job.args == ()
     assert desk.end(taken)
     assert desk.status(job.id) == "complete"
+
+
+@pytest.mark.parametrize(
+    "odd", ["group_key = repeat('g', 2000)", "group_limit = 0", "group_limit = 2000000000", "timeout_secs = 'nan'",
+            "timeout_secs = 1e300", "heartbeat_secs = -1", "ttl = 'infinity'", "failure_mode = 'x'", "status = 'x'"],
+)  # fmt: skip
+def test_values_that_would_stop_the_work_of_others_cannot_be_stored(desk: Desk, odd: str) -> None:
+    job_id = desk.put()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        desk.sql(f"update {{jobs}} set {odd} where id = %s", job_id)
+
+
+def test_the_extreme_priorities_can_be_claimed(desk: Desk) -> None:
+    low, high = desk.put(priority=-32767), desk.put(priority=32767)
+    assert ids(desk.claim()) == [high, low]
 
 
 def test_ids_of_foreign_producers_ascend_with_time(desk: Desk) -> None:

@@ -78,7 +78,12 @@ create table {jobs} (
     constraint [jobs_pkey] primary key (id),
     constraint [jobs_status] check (status in
         ('scheduled', 'queued', 'waiting', 'active', 'aborting', 'complete', 'failed', 'aborted')),
-    constraint [jobs_failure_mode] check (failure_mode in ('hold', 'delete'))
+    constraint [jobs_failure_mode] check (failure_mode in ('hold', 'delete')),
+    -- What would make a claim, a release or a recovery of many jobs fail because of one.
+    constraint [jobs_sane] check (
+        octet_length(group_key) <= 1024 and group_limit between 1 and 10000
+        and timeout_secs between 0 and 1e9 and heartbeat_secs between 0 and 1e9
+        and ttl between 0 and 1e9 and wait_delay between 0 and 1e9)
 ) with (
     -- Room for the claim's new row version on the same page.
     fillfactor = 70,

@@ -243,14 +243,25 @@ def _add_extras(values: dict[str, Any], extras: dict[str, Any]) -> bool:
 
 # Closing ------------------------------------------------------------------------------------------
 
+_VERDICTS = """
+    select *
+    from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(results)s::text[],
+                %(began)s::double precision[], %(ended)s::double precision[],
+                %(statuses)s::text[], %(executions)s::text[], %(errors)s::text[], %(delays)s::double precision[],
+                %(uncounts)s::boolean[], %(keeps)s::double precision[])
+         as t(id, claim, result, began, ended, status, execution, error, delay, uncount, keep)
+"""
+# A batch in which every job is complete, which is most of them, is said in fewer words.
+_ALL_COMPLETE = """
+    select t.*, 'complete'::text as status, 'complete'::text as execution, null::text as error,
+           null::double precision as delay, false as uncount, null::double precision as keep
+    from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(results)s::text[],
+                %(began)s::double precision[], %(ended)s::double precision[]) as t(id, claim, result, began, ended)
+"""
+
 _CLOSE = """
 with verdict as (
-    select *
-    from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(statuses)s::text[], %(executions)s::text[],
-                %(results)s::text[], %(errors)s::text[], %(delays)s::double precision[],
-                %(uncounts)s::boolean[], %(keeps)s::double precision[],
-                %(began)s::double precision[], %(ended)s::double precision[])
-         as t(id, claim, status, execution, result, error, delay, uncount, keep, began, ended)
+${verdicts}
 ), closed as (
     update {jobs} j
     set status = v.status,
@@ -299,29 +310,36 @@ select c.id::text, (select count(*) from told) from closed c
 """
 
 
+_CLOSE_ANY = _CLOSE.replace("${verdicts}", _VERDICTS)
+_CLOSE_COMPLETE = _CLOSE.replace("${verdicts}", _ALL_COMPLETE)
+
+
 def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
     """Write verdicts about claimed jobs and record their attempts; the ids that were written come back.
 
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
     """
     params: dict[str, Any] = {
-        "ids": [], "claims": [], "statuses": [], "executions": [], "results": [], "errors": [],
-        "delays": [], "uncounts": [], "keeps": [], "began": [], "ended": [],
-    }  # fmt: skip
-    for report, verdict in entries:
-        params["ids"].append(report.job_id)
-        params["claims"].append(report.claim)
-        params["statuses"].append(verdict.status.value)
-        params["executions"].append(verdict.execution.value if verdict.execution else None)
-        params["results"].append(verdict.result)
-        params["errors"].append(verdict.error)
-        params["delays"].append(verdict.delay)
-        params["uncounts"].append(verdict.uncount)
-        params["keeps"].append(verdict.keep)
-        params["began"].append(report.began)
-        params["ended"].append(report.ended)
-    params |= {"worker": worker, "whole": whole}
-    return Statement(_CLOSE, params, column, repeatable=True)
+        "ids": [report.job_id for report, _ in entries],
+        "claims": [report.claim for report, _ in entries],
+        "results": [verdict.result for _, verdict in entries],
+        "began": [report.began for report, _ in entries],
+        "ended": [report.ended for report, _ in entries],
+        "worker": worker,
+        "whole": whole,
+    }
+    if all(verdict.status is JobStatus.COMPLETE and verdict.keep is None for _, verdict in entries):
+        return Statement(_CLOSE_COMPLETE, params, column, repeatable=True)
+    verdicts = [verdict for _, verdict in entries]
+    params |= {
+        "statuses": [verdict.status.value for verdict in verdicts],
+        "executions": [verdict.execution.value if verdict.execution else None for verdict in verdicts],
+        "errors": [verdict.error for verdict in verdicts],
+        "delays": [verdict.delay for verdict in verdicts],
+        "uncounts": [verdict.uncount for verdict in verdicts],
+        "keeps": [verdict.keep for verdict in verdicts],
+    }
+    return Statement(_CLOSE_ANY, params, column, repeatable=True)
 
 
 def retire(claims: Sequence[int]) -> Statement[None]:
