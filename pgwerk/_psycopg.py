@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo, errors, pq
+from psycopg._cursor_base import BaseCursor
+from psycopg.types.json import JsonbLoader
 
 from pgwerk._core.operation import Statement
 from pgwerk._names import Names
@@ -25,6 +27,12 @@ CONNECTION_DEFAULTS = {
     "tcp_user_timeout": "15000",
 }
 """Without these a silent network is noticed after hours; a DSN's own values win."""
+
+POOL_TIMEOUT = 30.0
+"""Seconds to wait for a free connection."""
+
+TRIES = 4
+"""How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
 
 RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected)
 """The transaction was rolled back for the sake of another: it can simply run again."""
@@ -108,6 +116,23 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
             f"Postgres at {where} does not answer: {_first_line(text)}. Check that it runs there, and the DSN."
         )
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
+
+
+def read_json(cursor: BaseCursor[Any, Any]) -> None:
+    """Make a cursor read JSON, whatever its connection was told: Django's do not."""
+    if cursor.adapters.get_loader(_JSONB, pq.Format.TEXT) is not JsonbLoader:
+        cursor.adapters.register_loader("jsonb", JsonbLoader)
+
+
+_JSONB = psycopg.adapters.types["jsonb"].oid
+
+
+def all_in_use(size: int, where: str) -> str:
+    """What to say when no pooled connection became free in time."""
+    return (
+        f"all {size} connections of this process to Postgres at {where} were in use for "
+        f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
+    )
 
 
 def no_records(error: psycopg.Error) -> bool:

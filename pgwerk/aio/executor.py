@@ -17,11 +17,15 @@ from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
 from pgwerk._psycopg import (
+    POOL_TIMEOUT,
     RETRYABLE,
+    TRIES,
     Renderer,
+    all_in_use,
     connection_string,
     lost,
     no_records,
+    read_json,
     shown_dsn,
     translated,
 )
@@ -29,8 +33,6 @@ from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
 
-TRIES = 4
-"""How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
 
 Pools = dict[asyncio.AbstractEventLoop, AsyncConnectionPool[AsyncConnection[Any]]]
 """A pool belongs to the loop it was opened on."""
@@ -85,6 +87,10 @@ class Executor:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            # The pool would go on trying in the background; a wrong DSN should say so at once.
+            await (await self.connect()).close()
+            pool = self._pools.get(loop)  # another task may have been as quick
+        if pool is None:
             for gone in [other for other in list(self._pools) if other.is_closed()]:
                 _abandon(self._pools.pop(gone), finish=True)
             pool = self._pools[loop] = AsyncConnectionPool(
@@ -92,7 +98,7 @@ class Executor:
                 min_size=0,
                 max_size=self._pool_size,
                 max_idle=60.0,
-                timeout=30.0,
+                timeout=POOL_TIMEOUT,
                 reconnect_timeout=5.0,
                 num_workers=1,
                 open=False,
@@ -132,7 +138,8 @@ class Executor:
             except psycopg.Error as error:
                 again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
                 if isinstance(error, PoolTimeout):
-                    raise ConnectionFailed(self._no_connection()) from error
+                    await (await self.connect()).close()  # says why, if the reason is Postgres
+                    raise ConnectionFailed(all_in_use(self._pool_size, self.where)) from error
                 if not again or attempt == TRIES:
                     raise translated(error, self.where) from error
             await asyncio.sleep(backoff.reconnect(attempt, random.random()))
@@ -189,6 +196,7 @@ class Executor:
     async def _send(self, connection: AsyncConnection[Any], statement: Statement[Any]) -> AsyncCursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.
         cursor = AsyncCursor(connection, row_factory=tuple_row)
+        read_json(cursor)
         text, params = self._render(statement)
         return await cursor.execute(text, params)
 
@@ -205,12 +213,6 @@ class Executor:
             if no_records(error):
                 return []
             raise
-
-    def _no_connection(self) -> str:
-        return (
-            f"no connection to Postgres at {self.where} within 30 s: either it does not answer, or all "
-            f"{self._pool_size} connections of this process's pool are in use"
-        )
 
 
 def _abandon_all(pools: Pools) -> None:

@@ -101,4 +101,4 @@ def block(part: Block) -> "RenderableType":
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    return Group(Text(part.title, style="bold"), Padding(Text(part.safe), (0, 0, 0, 2), expand=False))
+    return Group(Text(part.title, style="bold"), Padding(Text(part.safe.expandtabs()), (0, 0, 0, 2), expand=False))

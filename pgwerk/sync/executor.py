@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
-from psycopg.types.json import JsonbLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgwerk._connections import Foreign
@@ -19,11 +18,15 @@ from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
 from pgwerk._psycopg import (
+    POOL_TIMEOUT,
     RETRYABLE,
+    TRIES,
     Renderer,
+    all_in_use,
     connection_string,
     lost,
     no_records,
+    read_json,
     shown_dsn,
     translated,
 )
@@ -31,12 +34,6 @@ from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
 
-POOL_TIMEOUT = 30.0
-"""Seconds to wait for a free connection."""
-JSONB = psycopg.adapters.types["jsonb"].oid
-
-TRIES = 4
-"""How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
 
 
 class Executor:
@@ -126,7 +123,7 @@ class Executor:
                 again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
                 if isinstance(error, PoolTimeout):
                     self.connect().close()  # says why, if the reason is Postgres
-                    raise ConnectionFailed(self._all_in_use()) from error
+                    raise ConnectionFailed(all_in_use(self._pool_size, self.where)) from error
                 if not again or attempt == TRIES:
                     raise translated(error, self.where) from error
             time.sleep(backoff.reconnect(attempt, random.random()))
@@ -185,9 +182,7 @@ class Executor:
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.
         cursor = Cursor(connection, row_factory=tuple_row)
-        if connection.adapters.get_loader(JSONB, pq.Format.TEXT) is not JsonbLoader:
-            # The same for what was registered: Django's connections do not read JSON.
-            cursor.adapters.register_loader("jsonb", JsonbLoader)
+        read_json(cursor)
         text, params = self._render(statement)
         return cursor.execute(text, params)
 
@@ -204,9 +199,3 @@ class Executor:
             if no_records(error):
                 return []
             raise
-
-    def _all_in_use(self) -> str:
-        return (
-            f"all {self._pool_size} connections of this process to Postgres at {self.where} were in use for "
-            f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
-        )

@@ -17,6 +17,8 @@ class Wakeup:
     def wake(self) -> None:
         """End the present or the next wait, cheaply when nobody waits."""
         if self._asleep:
+            # One byte is enough, however many finish before the sleeper gets to run.
+            self._asleep = False
             self.force()
 
     def force(self) -> None:

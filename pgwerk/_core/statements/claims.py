@@ -8,9 +8,10 @@ from itertools import zip_longest
 from typing import Any
 
 from pgwerk._core.job import FailureMode, Job, JobStatus
-from pgwerk._core.lifecycle import Verdict
+from pgwerk._core.lifecycle import DONE, Verdict
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.outcome import Report
+from pgwerk._core.statements.columns import array
 
 
 @dataclass(slots=True)
@@ -251,12 +252,12 @@ _VERDICTS = """
                 %(uncounts)s::boolean[], %(keeps)s::double precision[])
          as t(id, claim, result, began, ended, status, execution, error, delay, uncount, keep)
 """
-# A batch in which every job is complete, which is most of them, is said in fewer words.
-_ALL_COMPLETE = """
-    select t.*, 'complete'::text as status, 'complete'::text as execution, null::text as error,
-           null::double precision as delay, false as uncount, null::double precision as keep
-    from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(results)s::text[],
-                %(began)s::double precision[], %(ended)s::double precision[]) as t(id, claim, result, began, ended)
+# Most batches: every job is complete, without a result.
+_ALL_DONE = """
+    select t.*, null::text as result, 'complete'::text as status, 'complete'::text as execution,
+           null::text as error, null::double precision as delay, false as uncount, null::double precision as keep
+    from unnest(%(ids)s::uuid[], %(claims)s::bigint[],
+                %(began)s::double precision[], %(ended)s::double precision[]) as t(id, claim, began, ended)
 """
 
 _CLOSE = """
@@ -311,7 +312,7 @@ select c.id::text, (select count(*) from told) from closed c
 
 
 _CLOSE_ANY = _CLOSE.replace("${verdicts}", _VERDICTS)
-_CLOSE_COMPLETE = _CLOSE.replace("${verdicts}", _ALL_COMPLETE)
+_CLOSE_DONE = _CLOSE.replace("${verdicts}", _ALL_DONE)
 
 
 def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
@@ -320,16 +321,16 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
     """
     params: dict[str, Any] = {
-        "ids": [report.job_id for report, _ in entries],
-        "claims": [report.claim for report, _ in entries],
-        "results": [verdict.result for _, verdict in entries],
-        "began": [report.began for report, _ in entries],
-        "ended": [report.ended for report, _ in entries],
+        "ids": array(report.job_id for report, _ in entries),
+        "claims": array(report.claim for report, _ in entries),
+        "began": array(report.began for report, _ in entries),
+        "ended": array(report.ended for report, _ in entries),
         "worker": worker,
         "whole": whole,
     }
-    if all(verdict.status is JobStatus.COMPLETE and verdict.keep is None for _, verdict in entries):
-        return Statement(_CLOSE_COMPLETE, params, column, repeatable=True)
+    if all(verdict is DONE for _, verdict in entries):
+        return Statement(_CLOSE_DONE, params, column, repeatable=True)
+    params["results"] = [verdict.result for _, verdict in entries]
     verdicts = [verdict for _, verdict in entries]
     params |= {
         "statuses": [verdict.status.value for verdict in verdicts],

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing
-from pgwerk._core.statements.columns import INSERTED
+from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, array
 
 NewJob = dict[str, Any]
 """A job to insert: encoded values by column, only those that differ from the column's default, and besides
@@ -36,9 +36,28 @@ def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
 def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[Inserted]]:
     """Insert jobs in one statement; rows come back for those that were inserted."""
     names = sorted({name for job in jobs for name in job})
-    params: dict[str, Any] = {name: [job.get(name) for job in jobs] for name in names}
-    params["tell"] = always_tell
-    return Statement(_insert_many_sql(tuple(names)), params, _read_inserted)
+    params: dict[str, Any] = {"tell": always_tell}
+    kinds: list[tuple[str, str]] = []
+    for name in names:
+        kind, params[name] = _packed(name, [job.get(name) for job in jobs])
+        kinds.append((name, kind))
+    if all(kind == "same" for _, kind in kinds):
+        # At least one column has to say how many there are.
+        params[names[0]] = [job.get(names[0]) for job in jobs]
+        kinds[0] = (names[0], "list")
+    return Statement(_insert_many_sql(tuple(kinds)), params, _read_inserted)
+
+
+def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
+    """The cheapest way to hand over a column: one value for all, the text of an array or of a JSON array, or a list."""
+    first = values[0]
+    if name != "id" and all(value is first or value == first for value in values):
+        return "same", first
+    if name in JSON_COLUMNS and None not in values:
+        return "json", f"[{','.join(values)}]"
+    if name == "id":
+        return "array", array(values)
+    return "list", values
 
 
 def _read_inserted(rows: Rows) -> list[Inserted]:
@@ -120,22 +139,30 @@ def _insert_sql(names: tuple[str, ...]) -> str:
 _EXTRA = {"delay": "double precision", "at": "timestamptz", "waiting": "boolean"}
 
 
+_DEFAULTS = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
+"""For jobs that do not set a column that others of the same statement do."""
+
+
 @lru_cache(maxsize=256)
-def _insert_many_sql(names: tuple[str, ...]) -> str:
-    kinds = {**INSERTED, **_EXTRA}
-    # A column that only some of the jobs set: the others get the column's default back.
-    defaults = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
+def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
+    types = {**INSERTED, **_EXTRA}
+    value = {name: f"%({name})s::{types[name]}" if kind == "same" else f"t.{name}" for name, kind in kinds}
     columns = {
-        name: f"coalesce(t.{name}, {defaults[name]})" if name in defaults else f"t.{name}"
-        for name in names
+        name: f"coalesce({text}, {_DEFAULTS[name]})" if name in _DEFAULTS else text
+        for name, text in value.items()
         if name in INSERTED
     }
-    columns |= _computed(names, {name: f"t.{name}" for name in names})
-    arrays = ", ".join(f"%({name})s::{kinds[name]}[]" for name in names)
+    columns |= _computed(tuple(value), value)
+    arrays = [name for name, kind in kinds if kind in ("list", "array")]
+    texts = [name for name, kind in kinds if kind == "json"]
+    sources = []
+    if arrays:
+        sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
+    sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
     return (
         f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
         f"    select {', '.join(columns.values())}\n"
-        f"    from unnest({arrays}) as t({', '.join(names)})\n"
+        f"    from rows from ({', '.join(sources)}) as t({', '.join(arrays + texts)})\n"
         "    on conflict do nothing\n"
         "    returning id, status, queue, scheduled_at, enqueued_at\n"
         "), told as (\n"
