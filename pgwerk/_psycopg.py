@@ -5,7 +5,6 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
-from psycopg._cursor_base import BaseCursor
 from psycopg.types.json import JsonbLoader
 
 from pgwerk._core.operation import Statement
@@ -118,7 +117,7 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
 
 
-def read_json(cursor: BaseCursor[Any, Any]) -> None:
+def read_json(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
     """Make a cursor read JSON, whatever its connection was told: Django's do not."""
     if cursor.adapters.get_loader(_JSONB, pq.Format.TEXT) is not JsonbLoader:
         cursor.adapters.register_loader("jsonb", JsonbLoader)

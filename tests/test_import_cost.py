@@ -28,7 +28,11 @@ def test_names_that_need_no_database_load_no_driver(code: str) -> None:
 
 
 def test_the_synchronous_app_needs_no_terminal_library() -> None:
-    assert loaded_by("from pgwerk import Werk; Werk('postgresql://nowhere/x')") <= {"psycopg", "psycopg_pool", "asyncio"}
+    assert loaded_by("from pgwerk import Werk; Werk('postgresql://nowhere/x')") <= {
+        "psycopg",
+        "psycopg_pool",
+        "asyncio",
+    }
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -15,14 +15,28 @@ from pgwerk._core.operation import Statement
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "pgwerk" / "_core"
 FILES = sorted(CORE.rglob("*.py"))
-CLOCKS = {"now", "today", "utcnow", "time", "monotonic", "perf_counter", "time_ns", "localtime", "urandom", "random", "uuid4"}
+CLOCKS = {
+    "now",
+    "today",
+    "utcnow",
+    "time",
+    "monotonic",
+    "perf_counter",
+    "time_ns",
+    "localtime",
+    "urandom",
+    "random",
+    "uuid4",
+}
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CORE)))
 
 
 def test_the_import_contracts_hold() -> None:
     program = Path(sys.executable).parent / "lint-imports"
-    done = subprocess.run([program, "--config", "setup.cfg", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "--config", "setup.cfg", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
 
@@ -30,7 +44,9 @@ def test_the_import_contracts_hold() -> None:
 @each_file
 def test_the_core_reads_no_clock_and_draws_no_number(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    names = {(call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")) for call in calls}
+    names = {
+        (call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")) for call in calls
+    }
     # datetime.time() is a type, and only named in patterns of the payload.
     assert not names & CLOCKS - ({"time"} if path.name == "payload.py" else set())
 
@@ -38,30 +54,49 @@ def test_the_core_reads_no_clock_and_draws_no_number(path: Path) -> None:
 def generators(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     """The generator functions of a module."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and any(isinstance(inner, ast.Yield | ast.YieldFrom) for inner in ast.walk(node)):
+        if isinstance(node, ast.FunctionDef) and any(
+            isinstance(inner, ast.Yield | ast.YieldFrom) for inner in ast.walk(node)
+        ):
             yield node
 
 
-def dropped(function: ast.FunctionDef) -> list[str]:
-    """Calls whose result nobody takes: in a generator, nearly always a forgotten `yield from`."""
+def dropped(tree: ast.Module) -> list[str]:
+    """Calls in generators whose result nobody takes: nearly always a forgotten `yield from`."""
+    stepwise = {function.name for function in generators(tree)}
+    plain = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} - stepwise
     return [
         ast.unparse(node.value)
+        for function in generators(tree)
         for node in ast.walk(function)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-        # Methods of plain lists and sets change them in place.
-        and not (isinstance(node.value.func, ast.Attribute) and node.value.func.attr in {"append", "extend", "add", "update", "sort"})
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not harmless(node.value.func, plain)
     ]
+
+
+def harmless(called: ast.expr, plain: set[str]) -> bool:
+    """Methods that change a list or set in place, and checks of the same module that are no generators."""
+    if isinstance(called, ast.Attribute):
+        return called.attr in {"append", "extend", "add", "update", "sort"}
+    return isinstance(called, ast.Name) and called.id in plain
 
 
 @each_file
 def test_no_step_is_forgotten(path: Path) -> None:
-    for function in generators(ast.parse(path.read_text())):
-        assert dropped(function) == [], f"{path.name}, {function.name}"
+    assert dropped(ast.parse(path.read_text())) == []
 
 
 def test_a_forgotten_step_would_be_found() -> None:
-    (function,) = generators(ast.parse("def f():\n    close(1)\n    yield from close(2)\n    x.append(3)\n    st.close(4)"))
-    assert dropped(function) == ["close(1)", "st.close(4)"]
+    text = """
+def check(): raise ValueError
+def steps(): yield 1
+def f():
+    check()
+    steps()
+    close(1)
+    yield from close(2)
+    x.append(3)
+    st.close(4)
+"""
+    assert dropped(ast.parse(text)) == ["steps()", "close(1)", "st.close(4)"]
 
 
 def test_some_operations_were_looked_at() -> None:
@@ -71,10 +106,8 @@ def test_some_operations_were_looked_at() -> None:
 @pytest.mark.parametrize("name", ["admin", "claims", "enqueue", "queries", "schema", "settling", "upkeep", "workers"])
 def test_what_statements_return_is_annotated_as_a_statement(name: str) -> None:
     module = importlib.import_module(f"pgwerk._core.statements.{name}")
-    factories = [
-        function for function in vars(module).values()
-        if inspect.isfunction(function) and function.__module__ == module.__name__ and not function.__name__.startswith("_")
-    ]  # fmt: skip
+    own = [one for one in vars(module).values() if inspect.isfunction(one) and one.__module__ == module.__name__]
+    factories = [function for function in own if not function.__name__.startswith("_")]
     returned = [inspect.signature(function).return_annotation for function in factories]
     statements = [found for found in returned if getattr(found, "__origin__", None) is Statement]
     assert statements

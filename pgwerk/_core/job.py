@@ -9,6 +9,18 @@ TERMINAL = ("complete", "failed", "aborted")
 """Statuses that a job does not leave by itself."""
 
 
+def reason_of(error: str | None) -> str | None:
+    """Find what was raised in the text of an error: one line, without the way there."""
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    if not lines:
+        return None
+    if not lines[0].startswith("Traceback (most recent"):
+        return lines[0].strip()
+    # Under the last frame and its source: a message may have several lines, and the first names the error.
+    last = max((number for number, line in enumerate(lines) if line.startswith("  File ")), default=0)
+    return next((line for line in lines[last + 1 :] if not line[0].isspace()), lines[-1]).strip()
+
+
 class JobStatus(StrEnum):
     """Where a job is in its life."""
 
@@ -109,6 +121,11 @@ class Job:
         """The keyword arguments of the call."""
         return dict((self.payload or {}).get("kwargs") or {})
 
+    @property
+    def reason(self) -> str | None:
+        """What its last failed attempt raised, or why it ended, on one line; None without an error."""
+        return reason_of(self.error)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self.id == other.id and vars(self) == vars(other)
 
@@ -136,6 +153,11 @@ class JobExecution:
     completed_at: datetime | None = None
     error: str | None = field(default=None, repr=False)
     result: Any = field(default=None, repr=False)
+
+    @property
+    def reason(self) -> str | None:
+        """What it raised, on one line; None without an error."""
+        return reason_of(self.error)
 
     @property
     def duration(self) -> float | None:

@@ -160,10 +160,6 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
     try:
         data = serializer.dumps(value)
         text = data if isinstance(data, str) else _wrap(data)
-        if isinstance(data, str) and _wrapped(serializer, text) is not None:
-            raise SerializationError(
-                f'{what} is an object of nothing but "$bytes", which stands for the bytes of another serializer'
-            )
         size = len(text.encode())
     except SerializationError:
         raise
@@ -175,6 +171,10 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
         raise SerializationError(f"{what} cannot be stored: nested too deeply, or containing itself") from error
     except Exception as error:
         raise SerializationError(f"{what} cannot be encoded by {type(serializer).__name__}: {error}") from error
+    if isinstance(data, str) and _wrapped(serializer, text) is not None:
+        raise SerializationError(
+            f'{what} is an object of nothing but "$bytes", which stands for the bytes of another serializer'
+        )
     if _NUL.search(text):
         raise SerializationError(
             f"{what} cannot be stored: Postgres takes no NUL character in JSON; pass it as bytes "

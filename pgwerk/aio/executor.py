@@ -41,9 +41,7 @@ Pools = dict[asyncio.AbstractEventLoop, AsyncConnectionPool[AsyncConnection[Any]
 class Executor:
     """Run operations; one for each app, used by any number of tasks and loops, made anew after a fork."""
 
-    def __init__(
-        self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk"
-    ) -> None:
+    def __init__(self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk") -> None:
         self.conninfo = connection_string(dsn, name)
         self.where = shown_dsn(dsn)
         self._render = Renderer(names)

@@ -123,7 +123,7 @@ def listing(found: list["Job"], now: datetime) -> Grid:
             f"{one.attempts}/{one.max_attempts}",
             words.ago(one.enqueued_at, now),
             words.duration(_took(one)),
-            words.reason(one.error) if one.error else "",
+            words.reason(one) if one.error else "",
         )
     if not any(one.error for one in found):
         return grid.without("error")
@@ -171,7 +171,7 @@ def _attempts(executions: list["JobExecution"], now: datetime) -> Grid:
             status(one.status.value),
             words.ago(one.started_at, now),
             words.duration(one.duration),
-            words.reason(one.error) if one.error else "",
+            words.reason(one) if one.error else "",
         )
     return grid if any(one.error for one in executions) else grid.without("error")
 

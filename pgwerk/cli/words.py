@@ -37,17 +37,9 @@ def moment(value: datetime | None, now: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value, now)})"
 
 
-def reason(error: str | None) -> str:
-    """What was raised, on one line, without the way there."""
-    lines = [line for line in (error or "").splitlines() if line.strip()]
-    if not lines:
-        return NOTHING
-    if not lines[0].startswith("Traceback (most recent"):
-        return printable(lines[0].strip())
-    # Under the last frame and its source: a message may have several lines, and the first names the error.
-    last = max((number for number, line in enumerate(lines) if line.startswith("  File ")), default=0)
-    raised = next((line for line in lines[last + 1 :] if not line[0].isspace()), lines[-1])
-    return printable(raised.strip())
+def reason(of: Any) -> str:
+    """Say what a job or an execution raised, on one line."""
+    return printable(of.reason) if of.reason else NOTHING
 
 
 def value(found: Any) -> str:

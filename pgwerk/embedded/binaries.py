@@ -121,9 +121,7 @@ def inspect(bindir: Path, origin: str) -> Binaries | None:
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r"\) (\d+)(?:\.(\d+))?", answer)  # "postgres (PostgreSQL) 18.4 (Debian …)"
-    return (
-        Binaries(bindir.resolve(), (int(match[1]), int(match[2] or 0)), origin) if match else None
-    )
+    return Binaries(bindir.resolve(), (int(match[1]), int(match[2] or 0)), origin) if match else None
 
 
 def _numbers(text: str) -> list[int]:

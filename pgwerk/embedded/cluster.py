@@ -106,10 +106,7 @@ class Cluster:
                 (self.data / "postmaster.pid").unlink(missing_ok=True)
                 return
             if time.monotonic() > deadline:
-                raise WerkError(
-                    f"A Postgres (pid {old}) already runs on {self.data}. "
-                    f"Stop it first: kill -INT {old}"
-                )
+                raise WerkError(f"A Postgres (pid {old}) already runs on {self.data}. Stop it first: kill -INT {old}")
             time.sleep(0.02)
 
     def _recorded_pid(self) -> int | None:

@@ -83,15 +83,9 @@ class Server:
                 return
             said = self.cluster.log.read_bytes()[offset:].decode(errors="replace").strip()
             # Somebody else may have taken the port between our look and Postgres' bind.
-            if (
-                attempts_left
-                and not pinned
-                and re.search(r"could not bind|could not create any TCP", said)
-            ):
+            if attempts_left and not pinned and re.search(r"could not bind|could not create any TCP", said):
                 continue
-            raise WerkError(
-                f"{self.binaries} did not start on {self.cluster.data}:\n{said[-2000:]}"
-            )
+            raise WerkError(f"{self.binaries} did not start on {self.cluster.data}:\n{said[-2000:]}")
 
     def stop(self, mode: StopMode = "fast", timeout: float = 60.0) -> None:
         """Stop: "smart" waits for clients, "fast" cuts them off, "immediate" does not clean up."""

@@ -87,7 +87,5 @@ def start_keeper(cluster: Cluster, environ: Mapping[str, str]) -> int:
     )
     state = cluster.pidfile()
     if done.returncode or state is None:
-        raise WerkError(
-            done.stderr.strip() or f"The embedded Postgres did not start: {cluster.log}"
-        )
+        raise WerkError(done.stderr.strip() or f"The embedded Postgres did not start: {cluster.log}")
     return state.port

@@ -436,5 +436,5 @@ def result_of(job: Job) -> Any:
     """The result of an ended job; raises JobError when it did not succeed."""
     if job.status is JobStatus.COMPLETE:
         return job.result
-    reason = (job.error or "no reason was recorded").strip().splitlines()[-1]
+    reason = job.reason or "no reason was recorded"
     raise JobError(f"job {job.id} ({job.function}) {job.status.value}: {reason}", job)

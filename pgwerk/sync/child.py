@@ -16,7 +16,7 @@ from pgwerk._core import backoff
 from pgwerk._core.agenda import Pace
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.procedures.sweep import recover_dead
-from pgwerk.errors import WerkError
+from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runner import Hooks
 from pgwerk.sync.worker import ThreadWorker
@@ -25,6 +25,9 @@ logger = logging.getLogger("pgwerk.worker")
 
 STOP = b"s"
 GIVE_BACK = b"g"
+
+UNUSABLE = 78
+"""Exit code (EX_CONFIG of sysexits.h) of a child for whose trouble another child would be no better."""
 
 UNDERTAKER_TRIES = 60.0
 """Seconds that a dead child's jobs are tried to be reported; after that the others find out by its heartbeat."""
@@ -63,8 +66,16 @@ def run_child(app: Werk, settings: ChildSettings, pipe: int) -> NoReturn:
         worker.run()
         app.disconnect()
         code = 0
+    except ConnectionFailed as error:
+        if settings.pace.burst:
+            logger.error("%s", error)  # noqa: TRY400  # its own text says all there is to say
+            code = UNUSABLE
+        else:
+            # It was told to stop while it waited for Postgres.
+            code = 0
     except WerkError as error:
-        logger.error("child %d: %s", os.getpid(), error)  # noqa: TRY400  # its own text says all there is to say
+        logger.error("%s", error)  # noqa: TRY400  # see above
+        code = UNUSABLE
     except BaseException:
         logger.exception("child %d failed", os.getpid())
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgwerk._core import backoff
 from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
-from pgwerk._core.job import DequeueStrategy, Job
+from pgwerk._core.job import DequeueStrategy, Job, reason_of
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operation import Operation, R
 from pgwerk._core.operations.cycle import Answer, Turn, turn
@@ -438,9 +438,10 @@ def _log_end(one: Finished) -> None:
     if isinstance(one.outcome, Succeeded):
         logger.debug("job %s (%s) complete in %.3f s", job.id, job.function, seconds)
     elif isinstance(one.outcome, Failed):
-        last = one.outcome.error.splitlines()[-1] if one.outcome.error else ""
-        logger.warning("job %s (%s) failed, attempt %d of %d: %s", job.id, job.function, job.attempts,
-                       job.max_attempts, last)  # fmt: skip
+        logger.warning(
+            "job %s (%s) failed, attempt %d of %d: %s",
+            job.id, job.function, job.attempts, job.max_attempts, reason_of(one.outcome.error),
+        )  # fmt: skip
     elif isinstance(one.outcome, Interrupted):
         logger.debug("job %s (%s) given back", job.id, job.function)
     else:

@@ -35,7 +35,6 @@ from pgwerk.errors import ConnectionFailed
 R = TypeVar("R")
 
 
-
 class Executor:
     """Run operations; one for each app, used by any number of threads, made anew after a fork."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from pgwerk._clock import new_id
 from pgwerk._core import options as opt
 from pgwerk._core.supervision import Order, Supervision
+from pgwerk.errors import WerkError
 from pgwerk.sync import child as children
 from pgwerk.sync.app import Werk
 from pgwerk.sync.child import ChildSettings, run_child, run_undertaker
@@ -73,9 +74,13 @@ class Worker(BaseWorker):
         self._wakeup: Wakeup | None = None
         self._stops = 0
         self._restarts = 0
+        self._unusable = False
 
     def run(self) -> None:
-        """Work until stopped; with burst, until nothing is queued or running."""
+        """Work until stopped; with burst, until nothing is queued or running.
+
+        Raises WerkError when the children find that they cannot work (tables missing, a wrong setting).
+        """
         self._wakeup = Wakeup()
         self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
         try:
@@ -96,6 +101,8 @@ class Worker(BaseWorker):
             self._wakeup = None
             self._stops = 0
         logger.info("supervisor %s: stopped", os.getpid())
+        if self._unusable:
+            raise WerkError("the worker ended because it cannot work; the reason is in its log, above")
 
     def stop(self) -> None:
         """Ask the children to finish what runs and end; asked again, to give it back. From any thread."""
@@ -204,8 +211,11 @@ class Worker(BaseWorker):
         if process.pidfd >= 0:
             os.close(process.pidfd)
         code = os.waitstatus_to_exitcode(status)
+        if code == children.UNUSABLE:
+            self._unusable = True
+            self._stops = max(self._stops, 1)
         pause = self._supervision.exited(process.pid, monotonic(), clean=code == 0)
-        if code == 0:
+        if code in (0, children.UNUSABLE):
             return
         reason = (
             f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"

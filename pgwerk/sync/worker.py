@@ -3,14 +3,17 @@
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 from pgwerk._clock import new_id
+from pgwerk._core import backoff
 from pgwerk._core import options as opt
 from pgwerk._core.agenda import Pace
 from pgwerk._core.context import Context
@@ -19,13 +22,14 @@ from pgwerk._core.ordering import encode_meta
 from pgwerk._core.statements import claims
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._version import __version__
-from pgwerk.errors import ConfigError, WerkError
+from pgwerk.errors import ConfigError, ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.coordinator import Coordinator, Identity
 from pgwerk.sync.crew import ThreadCrew
 from pgwerk.sync.listener import Listener
 from pgwerk.sync.runner import ExceptionHandler, Hooks, Runner
 from pgwerk.sync.session import Session
+from pgwerk.sync.slots import monotonic
 from pgwerk.sync.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
@@ -191,7 +195,32 @@ class ThreadWorker(BaseWorker):
             logger.info("worker %s: stopped after %d jobs", self.name, coordinator.settled)
 
     def _connect_app(self) -> None:
-        self.app.connect()
+        """Connect the app, waiting for Postgres as long as it does not answer; a burst does not wait."""
+        failures = 0
+        while True:
+            try:
+                self.app.connect()
+            except ConnectionFailed as error:
+                if self.pace.burst:
+                    raise
+                failures += 1
+                if failures == 1:
+                    logger.warning("%s Trying again until it works.", error)
+                if self._told_to_stop(backoff.reconnect(failures, random.random())):
+                    raise
+            else:
+                if failures:
+                    logger.info("Postgres at %s answers", self.app.executor.where)
+                return
+
+    def _told_to_stop(self, seconds: float) -> bool:
+        """Wait before connecting again; whether somebody wants us to stop meanwhile."""
+        until = monotonic() + seconds
+        while monotonic() < until:
+            if self._stops or (self.parent_pipe is not None and self._parent_says()):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _make_coordinator(self) -> Coordinator:
         wakeup = Wakeup()

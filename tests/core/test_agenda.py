@@ -1,6 +1,7 @@
 """The agenda: what a worker does next, told any sequence of events."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -125,16 +126,14 @@ def test_an_idle_worker_asks_less_than_once_a_second_and_never_spins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("duty", "interval"), [(Duty.HEARTBEAT, 10), (Duty.RECOVER, 10), (Duty.PROMOTE, 5), (Duty.SWEEP, 60), (Duty.ABORTS, 1)]
+    ("duty", "interval"),
+    [(Duty.HEARTBEAT, 10), (Duty.RECOVER, 10), (Duty.PROMOTE, 5), (Duty.SWEEP, 60), (Duty.ABORTS, 1)],
 )
 def test_duties_come_at_their_intervals(duty: Duty, interval: float) -> None:
     agenda = Agenda(PACE, 0.0)
     agenda.held = 1
-    moments = []
-    for tick in range(200 * 10):
-        if duty in agenda.plan(tick / 10).duties:
-            moments.append(tick / 10)
-    gaps = [b - a for a, b in zip(moments, moments[1:], strict=False)]
+    moments = [tick / 10 for tick in range(200 * 10) if duty in agenda.plan(tick / 10).duties]
+    gaps = [b - a for a, b in pairwise(moments)]
     assert all(gap == pytest.approx(interval, abs=0.11) for gap in gaps)
     assert len(moments) >= 200 / interval - 1
 
@@ -332,7 +331,9 @@ EVENTS = st.one_of(
     st.tuples(st.just("peers"), st.integers(-5, 100), st.booleans()),
     st.tuples(st.just("pass"), st.integers(0, 5000), st.booleans()),
 )
-PACES = st.builds(Pace, concurrency=st.integers(1, 50), burst=st.booleans(), poll=st.floats(0.01, 10), shutdown=st.floats(0.1, 30))
+PACES = st.builds(
+    Pace, concurrency=st.integers(1, 50), burst=st.booleans(), poll=st.floats(0.01, 10), shutdown=st.floats(0.1, 30)
+)
 
 
 def check(agenda: Agenda, plan: Plan, held: int) -> None:
@@ -346,7 +347,9 @@ def check(agenda: Agenda, plan: Plan, held: int) -> None:
 
 
 @given(PACES, st.lists(EVENTS, max_size=80), st.integers(0, 80))
-def test_whatever_happens_the_slots_and_the_buffer_are_never_exceeded(pace: Pace, events: list[tuple[str, int, bool]], stop_at: int) -> None:
+def test_whatever_happens_the_slots_and_the_buffer_are_never_exceeded(
+    pace: Pace, events: list[tuple[str, int, bool]], stop_at: int
+) -> None:
     now = 0.0
     agenda = Agenda(pace, now)
     for place, (kind, number, quickly) in enumerate(events):
@@ -380,7 +383,8 @@ def test_whatever_happens_the_slots_and_the_buffer_are_never_exceeded(pace: Pace
 def test_if_nothing_happens_the_worker_waits(pace: Pace, pauses: list[float]) -> None:
     now = 0.0
     agenda = Agenda(pace, now)
-    for pause in [*pauses, 0.0]:
+    plan = agenda.plan(now)
+    for pause in [0.0, *pauses, 0.0]:
         now += pause
         for _ in range(10):
             plan = agenda.plan(now)

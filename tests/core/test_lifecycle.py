@@ -59,22 +59,29 @@ def job(**values: Any) -> Job:
         ({"max_attempts": 9, "no_retry": ["builtins.ValueError"]}, FAILED,
          Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb")),
         ({"max_attempts": 9}, Failed("tb", final=True), Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb")),
-        ({"result_ttl": 5.0, "failure_ttl": 6.0}, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE, keep=5.0)),
-        ({"result_ttl": 5.0, "failure_ttl": 6.0}, FAILED, Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb", keep=6.0)),
-        ({"failure_mode": FailureMode.DELETE}, FAILED, Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb", delete=True)),
+        ({"result_ttl": 5.0, "failure_ttl": 6.0}, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE,
+        keep=5.0)),
+        ({"result_ttl": 5.0, "failure_ttl": 6.0}, FAILED, Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb",
+        keep=6.0)),
+        ({"failure_mode": FailureMode.DELETE}, FAILED, Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb",
+        delete=True)),
         ({"failure_mode": FailureMode.DELETE}, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE)),
         ({"failure_mode": FailureMode.DELETE, "on_failure": "a.no"}, FAILED,
          Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb", callback=CallbackCall("failure", "a.no", None))),
-        (CALLBACKS, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE, callback=CallbackCall("success", "a.yes", 1.0))),
-        (CALLBACKS, Lost("x"), Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="x", callback=CallbackCall("failure", "a.no", 2.0))),
+        (CALLBACKS, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE, callback=CallbackCall("success",
+        "a.yes", 1.0))),
+        (CALLBACKS, Lost("x"), Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="x",
+        callback=CallbackCall("failure", "a.no", 2.0))),
         (CALLBACKS, Expired(), Verdict(JobStatus.ABORTED, ExecutionStatus.ABORTED, error="expired",
                                        callback=CallbackCall("stopped", "a.stop", 3.0))),
         ({"repeat_remaining": 2, "repeat_interval_secs": 9.0}, Succeeded(),
          Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE, repeat=9.0)),
         ({"repeat_remaining": 2, "repeat_intervals": [1, 2, 3]}, Succeeded(),
          Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE, repeat=2.0)),
-        ({"repeat_remaining": 2, "repeat_interval_secs": 9.0}, FAILED, Verdict(JobStatus.FAILED, ExecutionStatus.FAILED, error="tb")),
-        ({"repeat_remaining": 0, "repeat_interval_secs": 9.0}, Succeeded(), Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE)),
+        ({"repeat_remaining": 2, "repeat_interval_secs": 9.0}, FAILED, Verdict(JobStatus.FAILED,
+        ExecutionStatus.FAILED, error="tb")),
+        ({"repeat_remaining": 0, "repeat_interval_secs": 9.0}, Succeeded(), Verdict(JobStatus.COMPLETE,
+        ExecutionStatus.COMPLETE)),
     ],
 )  # fmt: skip
 def test_each_outcome_has_its_verdict(values: dict[str, Any], outcome: Outcome, verdict: Verdict) -> None:
@@ -101,7 +108,12 @@ JOBS = st.builds(
 )
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Succeeded, st.none() | st.just("1")),
-    st.builds(Failed, st.just("tb"), st.lists(st.sampled_from(["builtins.ValueError", "app.Custom"])).map(tuple), st.booleans()),
+    st.builds(
+        Failed,
+        st.just("tb"),
+        st.lists(st.sampled_from(["builtins.ValueError", "app.Custom"])).map(tuple),
+        st.booleans(),
+    ),
     st.builds(TimedOut, st.just("late")),
     st.builds(Aborted),
     st.builds(Expired),
@@ -117,9 +129,20 @@ def test_every_outcome_of_every_job_has_a_consistent_verdict(one: Job, outcome: 
     verdict = decide(one, outcome, draw)
     assert verdict.terminal == (verdict.delay is None)
     assert verdict.delay is None or verdict.delay >= 0
-    assert verdict.status in (JobStatus.COMPLETE, JobStatus.FAILED, JobStatus.ABORTED, JobStatus.QUEUED, JobStatus.SCHEDULED)
+    assert verdict.status in (
+        JobStatus.COMPLETE,
+        JobStatus.FAILED,
+        JobStatus.ABORTED,
+        JobStatus.QUEUED,
+        JobStatus.SCHEDULED,
+    )
     assert (verdict.status is JobStatus.SCHEDULED) == bool(verdict.delay)
-    assert verdict.terminal or (verdict.callback, verdict.repeat, verdict.keep, verdict.delete) == (None, None, None, False)
+    assert verdict.terminal or (verdict.callback, verdict.repeat, verdict.keep, verdict.delete) == (
+        None,
+        None,
+        None,
+        False,
+    )
     assert verdict.repeat is None or verdict.status is JobStatus.COMPLETE
     assert verdict.repeat is None or verdict.repeat >= 0
     assert not (verdict.delete and verdict.callback)
@@ -134,7 +157,9 @@ def test_attempts_never_exceed_the_maximum(one: Job, outcome: Outcome, draw: flo
 
 
 @given(JOBS, st.lists(OUTCOMES, max_size=40), DRAWS)
-def test_a_job_that_is_tried_until_it_ends_is_charged_no_more_than_it_has(one: Job, outcomes: list[Outcome], draw: float) -> None:
+def test_a_job_that_is_tried_until_it_ends_is_charged_no_more_than_it_has(
+    one: Job, outcomes: list[Outcome], draw: float
+) -> None:
     one.attempts, one.status = 0, JobStatus.ACTIVE
     charged = 0
     for outcome in outcomes:

@@ -44,7 +44,8 @@ def test_arrays_json_and_casts_are_no_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "prefix"), [("a\0", "p"), ("a\\", "p"), ("s", "p\0"), ("s", ""), ("s" * 64, "p"), ("s", "p" * 40), ("ä" * 32, "p")]
+    ("schema", "prefix"),
+    [("a\0", "p"), ("a\\", "p"), ("s", "p\0"), ("s", ""), ("s" * 64, "p"), ("s", "p" * 40), ("ä" * 32, "p")],
 )
 def test_what_cannot_be_a_name_is_refused(schema: str, prefix: str) -> None:
     with pytest.raises(ConfigError):

@@ -70,7 +70,8 @@ WHEN = datetime(2030, 1, 2, tzinfo=UTC)
         ({"group": Group("g", 3)}, {"group_key": "g", "group_limit": 3}),
         ({"on_success": "a.b"}, {"on_success": "a.b"}),
         ({"on_failure": handlers.add}, {"on_failure": "tests.core.handlers.add"}),
-        ({"on_stopped": Callback(handlers.add, 5)}, {"on_stopped": "tests.core.handlers.add", "on_stopped_timeout": 5.0}),
+        ({"on_stopped": Callback(handlers.add, 5)}, {"on_stopped": "tests.core.handlers.add",
+        "on_stopped_timeout": 5.0}),
         ({"repeat": Repeat(2, 5)}, {"repeat_remaining": 2, "repeat_interval_secs": 5.0}),
         ({"repeat": Repeat(3, intervals=[1, 2])},
          {"repeat_remaining": 3, "repeat_interval_secs": 0.0, "repeat_intervals": "[1.0,2.0,2.0]"}),
@@ -92,12 +93,14 @@ def test_every_option_becomes_its_columns(options: dict[str, Any], expected: dic
         {"queue": ""}, {"queue": 5}, {"queue": "q" * 256}, {"queue": "a\0b"}, {"queue": "漢" * 100},
         {"key": ""}, {"key": "k" * 1025}, {"key": "\0"}, {"key": 5}, {"key": "\ud800" * 400},
         {"priority": 32768}, {"priority": -32768}, {"priority": 1.5}, {"priority": True}, {"priority": "high"},
-        {"delay": -1}, {"delay": math.nan}, {"delay": math.inf}, {"delay": "5"}, {"delay": 1e12}, {"delay": timedelta(-1)},
+        {"delay": -1}, {"delay": math.nan}, {"delay": math.inf}, {"delay": "5"}, {"delay": 1e12},
+        {"delay": timedelta(-1)},
         {"at": "tomorrow"}, {"at": 5}, {"at": datetime.max}, {"at": datetime.min},  # noqa: DTZ901
         {"retry": -1}, {"retry": "3"}, {"retry": 1.5}, {"retry": 10**9}, {"retry": True},
         {"timeout": 0}, {"timeout": -1}, {"timeout": math.inf}, {"heartbeat": 0}, {"ttl": 0}, {"ttl": -1},
         {"result_ttl": -1}, {"failure_ttl": -1}, {"failure_ttl": "1d"},
-        {"meta": []}, {"meta": "x"}, {"group": ""}, {"group": 5}, {"group": "g" * 1025}, {"group": "\0"}, {"group": "\ud800"},
+        {"meta": []}, {"meta": "x"}, {"group": ""}, {"group": 5}, {"group": "g" * 1025}, {"group": "\0"},
+        {"group": "\ud800"},
         {"on_success": lambda: None}, {"on_failure": 5}, {"on_stopped": "not a path"},
         {"repeat": 3}, {"failure_mode": "drop"}, {"schedule_name": ""},
         {"depends_on": "no uuid"}, {"depends_on": 5}, {"depends_on": [None]}, {"depends_on": Job()},
@@ -109,13 +112,15 @@ def test_what_is_out_of_range_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_the_option_is_named_in_the_error() -> None:
-    for option, value in (("priority", 99999), ("delay", -1), ("timeout", 0), ("ttl", 0), ("queue", "")):
+    wrong: dict[str, Any] = {"priority": 99999, "delay": -1, "timeout": 0, "ttl": 0, "queue": ""}
+    for option, value in wrong.items():
         with pytest.raises(EnqueueError, match=f"_{option}"):
             make(**{option: value})
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("_prioritie", "_priority"), ("_timout", "_timeout"), ("_depend_on", "_depends_on"), ("_que", "_queue")]
+    ("wrong", "near"),
+    [("_prioritie", "_priority"), ("_timout", "_timeout"), ("_depend_on", "_depends_on"), ("_que", "_queue")],
 )
 def test_an_unknown_option_is_refused_with_the_nearest_named(wrong: str, near: str) -> None:
     with pytest.raises(EnqueueError, match=f"did you mean {near}"):
@@ -153,7 +158,8 @@ def test_what_no_worker_could_import_is_refused_with_the_reason(func: Any, reaso
 @pytest.mark.parametrize(
     ("func", "args", "kwargs"),
     [
-        (handlers.add, (), {}), (handlers.add, (1, 2, 3), {}), (handlers.add, (1,), {"c": 1}), (handlers.add, (1,), {"a": 1}),
+        (handlers.add, (), {}), (handlers.add, (1, 2, 3), {}), (handlers.add, (1,), {"c": 1}), (handlers.add, (1,),
+        {"a": 1}),
         (handlers.named, (), {}), (handlers.named, (1, 2), {}), ("tests.core.handlers.add", (), {}),
         (handlers.keyword_only, (1,), {}), (handlers.task, (), {}), ("tests.core.handlers.missing", (), {}),
     ],
@@ -167,9 +173,12 @@ def test_a_wrong_call_is_refused_where_it_is_made(func: Any, args: tuple[Any, ..
     ("func", "args", "path"),
     [
         (handlers.add, (1,), "tests.core.handlers.add"), (handlers.named, (1,), "tests.core.handlers.named"),
-        (handlers.annotated, (1,), "tests.core.handlers.annotated"), (handlers.Service.static, (1,), "tests.core.handlers.Service.static"),
-        (handlers.annotated_in_text, (1,), "tests.core.handlers.annotated_in_text"), (handlers.task, (1,), "tests.core.handlers.add"),
-        ("elsewhere.unknown", (1, 2, 3), "elsewhere.unknown"), (handlers.anything, (1, 2), "tests.core.handlers.anything"),
+        (handlers.annotated, (1,), "tests.core.handlers.annotated"), (handlers.Service.static, (1,),
+        "tests.core.handlers.Service.static"),
+        (handlers.annotated_in_text, (1,), "tests.core.handlers.annotated_in_text"), (handlers.task, (1,),
+        "tests.core.handlers.add"),
+        ("elsewhere.unknown", (1, 2, 3), "elsewhere.unknown"), (handlers.anything, (1, 2),
+        "tests.core.handlers.anything"),
     ],
 )  # fmt: skip
 def test_a_right_call_is_taken(func: Any, args: tuple[Any, ...], path: str) -> None:
@@ -204,7 +213,9 @@ def test_the_habits_of_an_app_hold_unless_the_job_says_otherwise() -> None:
 
 def test_dependencies_are_taken_once_each_and_the_strict_one_wins() -> None:
     other = "00000000-0000-7000-8000-00000000000b"
-    found = make(depends_on=[Dependency(ID, allow_failure=True), ID.upper(), Dependency(Job(id=other), allow_failure=True)])
+    found = make(
+        depends_on=[Dependency(ID, allow_failure=True), ID.upper(), Dependency(Job(id=other), allow_failure=True)]
+    )
     assert found.depends_on == ((ID, False), (other, True))
 
 
@@ -236,7 +247,13 @@ def test_a_hook_sees_the_job_and_may_change_it() -> None:
 
 
 def test_a_hook_that_changes_nothing_changes_nothing() -> None:
-    options = {"key": "k", "retry": Retry(3, [1]), "group": Group("g", 2), "repeat": Repeat(2, intervals=[1]), "delay": 5}
+    options: dict[str, Any] = {
+        "key": "k",
+        "retry": Retry(3, [1]),
+        "group": Group("g", 2),
+        "repeat": Repeat(2, intervals=[1]),
+        "delay": 5,
+    }
     plain, seen = hooked(**options), hooked(lambda _job: None, **options)
     assert {**plain.values, "id": 0} == {**seen.values, "id": 0}
 
@@ -249,7 +266,9 @@ def test_an_error_in_a_hook_enqueues_nothing() -> None:
         hooked(hook)
 
 
-@pytest.mark.parametrize(("name", "value"), [("queue", ""), ("priority", 10**6), ("key", "\0"), ("failure_mode", "x"), ("ttl", -1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("queue", ""), ("priority", 10**6), ("key", "\0"), ("failure_mode", "x"), ("ttl", -1)]
+)
 def test_what_a_hook_sets_is_checked_too(name: str, value: Any) -> None:
     with pytest.raises(EnqueueError, match="hook"):
         hooked(lambda job: setattr(job, name, value))

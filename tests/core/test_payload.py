@@ -45,12 +45,15 @@ def _jsonb(tree: Any) -> str:
             return "[" + ", ".join(_jsonb(item) for item in tree) + "]"
         case Decimal():
             return format(tree, "f")
-    return json.dumps(tree, ensure_ascii=False)
+        case _:
+            return json.dumps(tree, ensure_ascii=False)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-TREES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5), max_leaves=20)
+TREES = st.recursive(
+    ATOMS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5), max_leaves=20
+)
 
 
 @given(TREES)
@@ -71,7 +74,8 @@ HASHABLE = RICH_ATOMS | st.tuples(RICH_ATOMS, RICH_ATOMS)
 RICH = st.recursive(
     RICH_ATOMS,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(HASHABLE, inner, max_size=4) | st.lists(inner, max_size=3).map(tuple)
+        st.lists(inner, max_size=4) | st.dictionaries(HASHABLE, inner, max_size=4) | st.lists(inner,
+        max_size=3).map(tuple)
         | st.sets(HASHABLE, max_size=3) | st.frozensets(HASHABLE, max_size=3)
     ),
     max_leaves=15,
@@ -85,7 +89,12 @@ def test_typed_json_values_come_back_equal_and_of_the_same_type(value: Any) -> N
     assert type(back) is type(value)
 
 
-@given(st.dictionaries(st.sampled_from(["$tuple", "$set", "$dict", "$bytes", "$float", "$uuid", "$x", "a"]), st.integers() | st.lists(st.integers())))
+@given(
+    st.dictionaries(
+        st.sampled_from(["$tuple", "$set", "$dict", "$bytes", "$float", "$uuid", "$x", "a"]),
+        st.integers() | st.lists(st.integers()),
+    )
+)
 def test_typed_json_does_not_mistake_a_users_dollar_for_its_own(value: Any) -> None:
     assert through(TYPED, value) == value
 
@@ -93,8 +102,10 @@ def test_typed_json_does_not_mistake_a_users_dollar_for_its_own(value: Any) -> N
 @pytest.mark.parametrize("serializer", [JSON, TYPED, PICKLE])
 @pytest.mark.parametrize(
     "value",
-    ["123", "null", "true", "", "\\u0000", "\\\\u0000", '"', "\U0001f600", 0, -0.0, 1e16, 1e22, 1e23, 1.5e300, 5e-324, 10**100,
-     "1e+23", ["1e+23", 1e23], {"1e+5": 1e25}, {}, [], [[]], {"$bytes": "x", "longer key": 1}, {"a": {"$bytes": "x"}}, None],
+    ["123", "null", "true", "", "\\u0000", "\\\\u0000", '"', "\U0001f600", 0, -0.0, 1e16, 1e22, 1e23, 1.5e300, 5e-324,
+    10**100,
+     "1e+23", ["1e+23", 1e23], {"1e+5": 1e25}, {}, [], [[]], {"$bytes": "x", "longer key": 1}, {"a": {"$bytes": "x"}},
+     None],
     ids=repr,
 )  # fmt: skip
 def test_values_that_often_go_wrong_come_back_equal(serializer: Serializer, value: Any) -> None:
@@ -148,7 +159,8 @@ class Point:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (datetime(2020, 1, 2, tzinfo=UTC), "2020-01-02T00:00:00+00:00"), (date(2020, 1, 2), "2020-01-02"), (time(1, 2), "01:02:00"),
+        (datetime(2020, 1, 2, tzinfo=UTC), "2020-01-02T00:00:00+00:00"), (date(2020, 1, 2), "2020-01-02"), (time(1, 2),
+        "01:02:00"),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"), (Decimal("1.50"), "1.50"), (timedelta(minutes=1), 60.0),
         (Color.RED, "red"), (Point(1, Color.RED), {"x": 1, "y": "red"}), ((1, 2), [1, 2]), ({1: 2}, {"1": 2}),
     ],

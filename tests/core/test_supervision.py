@@ -214,13 +214,17 @@ def test_an_unknown_child_is_ignored() -> None:
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["step", "exit", "crash", "restart", "recycle", "stop"]), st.integers(0, 9), st.floats(0, 20)),
+    st.tuples(
+        st.sampled_from(["step", "exit", "crash", "restart", "recycle", "stop"]), st.integers(0, 9), st.floats(0, 20)
+    ),
     max_size=60,
 )
 
 
 @given(st.integers(1, 5), EVENTS, st.booleans())
-def test_whatever_happens_there_are_never_too_many_and_stopping_ends(processes: int, events: list[tuple[str, int, float]], burst: bool) -> None:
+def test_whatever_happens_there_are_never_too_many_and_stopping_ends(
+    processes: int, events: list[tuple[str, int, float]], burst: bool
+) -> None:
     parent = Parent(processes, 5, burst=burst)
     for kind, which, passed in events:
         plan = parent.step(passed)

@@ -119,7 +119,7 @@ class Desk:
 
     def executions(self, job: str | Claimed) -> list[tuple[int, str]]:
         """(attempt, status) of recorded attempts."""
-        return self.sql("select attempt, status from {executions} where job_id = %s order by id", _id(job))  # type: ignore[return-value]
+        return self.sql("select attempt, status from {executions} where job_id = %s order by id", _id(job))
 
     def count(self, table: str) -> int:
         """How many rows a table has."""

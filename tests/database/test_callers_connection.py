@@ -89,7 +89,9 @@ KIND = pytest.mark.parametrize("kind", KINDS)
 
 @KIND
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_job_exists_if_and_only_if_the_callers_transaction_commits(desk: Desk, caller: Callable[..., Caller], kind: str, end: str) -> None:
+def test_a_job_exists_if_and_only_if_the_callers_transaction_commits(
+    desk: Desk, caller: Callable[..., Caller], kind: str, end: str
+) -> None:
     one = caller(**KINDS[kind])
     before = one.state()
     parent = desk.put(queue="elsewhere")
@@ -118,7 +120,9 @@ def test_in_autocommit_each_enqueue_commits_by_itself(desk: Desk, caller: Callab
 
 @pytest.mark.parametrize("autocommit", [False, True])
 @pytest.mark.parametrize("ends_well", [True, False])
-def test_inside_a_transaction_block_of_the_callers(desk: Desk, caller: Callable[..., Caller], autocommit: bool, ends_well: bool) -> None:
+def test_inside_a_transaction_block_of_the_callers(
+    desk: Desk, caller: Callable[..., Caller], autocommit: bool, ends_well: bool
+) -> None:
     one = caller(autocommit=autocommit)
     block = one.connection.transaction(force_rollback=not ends_well)
     one.enter(block)
@@ -164,7 +168,9 @@ def test_inside_a_pipeline_of_the_callers(desk: Desk, caller: Callable[..., Call
 
 
 @KIND
-def test_a_duplicate_key_is_none_and_does_not_abort_the_transaction(desk: Desk, caller: Callable[..., Caller], kind: str) -> None:
+def test_a_duplicate_key_is_none_and_does_not_abort_the_transaction(
+    desk: Desk, caller: Callable[..., Caller], kind: str
+) -> None:
     one = caller(**KINDS[kind])
     desk.put(1, key="k")
     if one.connection.autocommit:
@@ -204,7 +210,9 @@ def test_a_parent_of_the_same_transaction_is_known(desk: Desk, caller: Callable[
     assert desk.status(child.id) == "queued"
 
 
-def test_a_job_of_a_transaction_that_began_long_ago_is_queued_not_scheduled(desk: Desk, caller: Callable[..., Caller]) -> None:
+def test_a_job_of_a_transaction_that_began_long_ago_is_queued_not_scheduled(
+    desk: Desk, caller: Callable[..., Caller]
+) -> None:
     one = caller()
     one.sql("select pg_sleep(0.1)")
     done = desk.take()
@@ -262,7 +270,9 @@ def test_the_app_joins_the_transaction_of_conn(app: Werk, desk: Desk, dsn: str, 
         job = app.enqueue("app.work", 1, _conn=connection, _key="k")
         assert job is not None
         assert app.enqueue("app.work", 1, _conn=connection, _key="k") is None
-        many = app.enqueue_many([EnqueueParams("app.work", (2,)), EnqueueParams("app.work", (3,), depends_on=job)], _conn=connection)
+        many = app.enqueue_many(
+            [EnqueueParams("app.work", (2,)), EnqueueParams("app.work", (3,), depends_on=job)], _conn=connection
+        )
         assert [one.status for one in many if one] == ["queued", "waiting"]
         assert desk.count("jobs") == 0
         getattr(connection, end)()

@@ -206,7 +206,11 @@ def test_ids_of_foreign_producers_ascend_with_time(desk: Desk) -> None:
 
 def test_many_small_claims_take_every_job_exactly_once(desk: Desk) -> None:
     draw = random.Random(7)
-    jobs = {row.id for row in desk.send([new(queue=draw.choice("abc"), priority=draw.randint(0, 2)) for _ in range(60)]) if row}
+    jobs = {
+        row.id
+        for row in desk.send([new(queue=draw.choice("abc"), priority=draw.randint(0, 2)) for _ in range(60)])
+        if row
+    }
     taken: list[str] = []
     while got := ids(desk.claim(draw.randint(1, 9), "a", "b", "c", in_turns=draw.random() < 0.5)):
         taken += got

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from pgwerk._core.job import JobStatus
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
@@ -11,7 +12,7 @@ from pgwerk._core.operations.cycle import Turn, turn
 from pgwerk._core.options import Retry
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Succeeded, TimedOut
 from pgwerk._core.statements import claims, queries, workers
-from tests.database.builders import OTHER, WORKER, Desk, entry, failed, report
+from tests.database.builders import OTHER, WORKER, Desk, entry, failed, new, report
 
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])
 
@@ -29,7 +30,12 @@ def test_success_is_written_with_its_result_and_its_execution(desk: Desk, whole:
     assert row["started_at"] < row["completed_at"] < desk.now()
     assert row["claim_id"] == taken.claim
     (execution,) = desk.run(queries.executions(taken.job.id, str))
-    assert (execution.attempt, execution.status, execution.result, execution.worker_id) == (1, "complete", '{"a": 1}', WORKER)
+    assert (execution.attempt, execution.status, execution.result, execution.worker_id) == (
+        1,
+        "complete",
+        '{"a": 1}',
+        WORKER,
+    )
     assert execution.duration == pytest.approx(0.1, abs=0.01)
 
 
@@ -248,8 +254,6 @@ def test_the_end_tells_those_who_wait_for_it(desk: Desk) -> None:
 
 
 def test_five_hundred_awaited_ends_are_told_in_messages_that_fit(desk: Desk) -> None:
-    from tests.database.builders import new
-
     orders = [new(n) for n in range(500)]
     desk.send(orders)
     taken = desk.claim(500)
@@ -288,14 +292,13 @@ def test_a_turn_closes_retires_and_claims_in_one_commit(desk: Desk) -> None:
     assert (answer.late, answer.readied) == ([], 0)
     assert desk.statuses(first, second) == ["complete", "active"]
     assert desk.count("claims") == desk.count("idle") == 1
-    assert len({desk.row(first)["xmin"] if "xmin" in desk.row(first) else 0}) == 1
     times = desk.sql("select xmin::text from {jobs}")
     assert len(set(times)) == 1
 
 
 def test_a_turn_one_part_of_which_fails_changes_nothing(desk: Desk) -> None:
     taken, waiting = desk.take(1), desk.put(2)
-    bad = (report(taken), Verdict(op.JobStatus.COMPLETE, result="not json"))
+    bad = (report(taken), Verdict(JobStatus.COMPLETE, result="not json"))
     with pytest.raises(TypeError):
         desk.run(turn(Turn(WORKER, ["default"], 5, closing=[bad], dozing=True)))
     with pytest.raises(TypeError):

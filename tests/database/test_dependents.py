@@ -9,8 +9,9 @@ import pytest
 from pgwerk._core.operations import enqueue as enqueue_op
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
+from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import Dependency, Retry
-from pgwerk._core.outcome import Aborted, Lost
+from pgwerk._core.outcome import Aborted, Lost, Outcome
 from pgwerk._core.statements import admin, claims, queries, settling
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
@@ -145,16 +146,16 @@ def test_a_delay_counts_from_the_release_and_a_time_stays(desk: Desk) -> None:
 
 
 @ENDS
-def test_the_child_commits_first(desk: Desk, outcome: object) -> None:
+def test_the_child_commits_first(desk: Desk, outcome: Outcome | None) -> None:
     parent = desk.take()
     child = desk.put(depends_on=parent.job.id)
-    desk.end(parent, outcome)  # type: ignore[arg-type]
+    desk.end(parent, outcome)
     assert desk.status(child) == ("failed" if outcome else "queued")
 
 
 @ENDS
 @pytest.mark.parametrize("first", ["the child", "the parent"])
-def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: object, first: str) -> None:
+def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: Outcome | None, first: str) -> None:
     parent = desk.take()
     order = new(depends_on=parent.job.id)
     child, settler = desk.run.peer(), desk.run.peer()
@@ -162,11 +163,11 @@ def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: obje
     settler.begin()
     if first == "the child":
         child.run(enqueue_op.enqueue_many([order], always_tell=True))
-        settler.run(op.settle([report(parent, outcome)], WORKER))  # type: ignore[arg-type]
+        settler.run(op.settle([report(parent, outcome)], WORKER))
         child.commit()
         settler.commit()
     else:
-        settler.run(op.settle([report(parent, outcome)], WORKER))  # type: ignore[arg-type]
+        settler.run(op.settle([report(parent, outcome)], WORKER))
         child.run(enqueue_op.enqueue_many([order], always_tell=True))
         settler.commit()
         child.commit()
@@ -180,12 +181,12 @@ def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: obje
 
 
 @ENDS
-def test_a_settle_that_commits_before_the_child_looks_is_seen_by_the_child(desk: Desk, outcome: object) -> None:
+def test_a_settle_that_commits_before_the_child_looks_is_seen_by_the_child(desk: Desk, outcome: Outcome | None) -> None:
     parent = desk.take()
     child = desk.run.peer()
     child.begin()
     child.sql("select 1")
-    desk.end(parent, outcome)  # type: ignore[arg-type]
+    desk.end(parent, outcome)
     order = new(depends_on=parent.job.id)
     child.run(enqueue_op.enqueue_many([order], always_tell=True))
     child.commit()
@@ -232,13 +233,15 @@ def test_the_child_looks_again_after_its_own_commit(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("outcomes", [(None, None), (None, failed()), (failed(), None), (failed(), failed())])
-def test_two_parents_ending_in_two_open_transactions_agree(desk: Desk, outcomes: tuple[object, object]) -> None:
+def test_two_parents_ending_in_two_open_transactions_agree(
+    desk: Desk, outcomes: tuple[Outcome | None, Outcome | None]
+) -> None:
     one, two = desk.take(1), desk.take(2)
     child = desk.put(depends_on=[one.job.id, two.job.id])
     first, second = desk.run.peer(), desk.run.peer()
     first.begin()
-    first.run(op.settle([report(one, outcomes[0])], WORKER))  # type: ignore[arg-type]
-    second.start(op.settle([report(two, outcomes[1])], OTHER))  # type: ignore[arg-type]
+    first.run(op.settle([report(one, outcomes[0])], WORKER))
+    second.start(op.settle([report(two, outcomes[1])], OTHER))
     assert second.waits
     first.commit()
     assert second.finish()
@@ -310,7 +313,7 @@ def test_a_parent_that_never_succeeds_fails_its_children(desk: Desk, way: str) -
             desk.run(manage.abort(parent))
         case "lost":
             desk.end(desk.claim()[0], Lost("worker lost"))
-        case "expire":
+        case _:
             desk.ago(parent, 60, "expires_at")
             desk.sweep()
     assert desk.statuses(child, tolerant, grandchild) == ["failed", "queued", "failed"]
@@ -379,7 +382,8 @@ def test_a_deadlock_between_settles_is_resolved_by_walking_again(desk: Desk) -> 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_graphs_end_as_their_edges_say(desk: Desk, seed: int) -> None:
     draw = random.Random(seed)
-    orders, parents = [], {}
+    orders: list[Order] = []
+    parents: dict[str, list[Dependency]] = {}
     for number in range(30):
         chosen = draw.sample(orders, min(len(orders), draw.choice([0, 0, 1, 2, 3])))
         edges = [Dependency(one.id, allow_failure=draw.random() < 0.3) for one in chosen]

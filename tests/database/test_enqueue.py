@@ -14,7 +14,13 @@ from tests.database.builders import WORKER, Desk, args_of, new
 
 def test_a_plain_job_is_queued_with_the_defaults_of_the_table(desk: Desk) -> None:
     row = desk.row(desk.put(1, "two"))
-    assert (row["status"], row["queue"], row["priority"], row["attempts"], row["max_attempts"]) == ("queued", "default", 0, 0, 1)
+    assert (row["status"], row["queue"], row["priority"], row["attempts"], row["max_attempts"]) == (
+        "queued",
+        "default",
+        0,
+        0,
+        1,
+    )
     assert row["payload"] == {"args": [1, "two"]}
     assert row["scheduled_at"] == row["enqueued_at"]
     assert (row["expires_at"], row["meta"], row["key"]) == (None, None, None)
@@ -92,10 +98,21 @@ def test_in_a_bulk_each_job_has_its_own_options_and_the_others_defaults(desk: De
     expected = {k: v for k, v in desk.row(alone.id).items() if k not in different}
     assert {k: v for k, v in desk.row(plain.id).items() if k not in different} == expected
     row = desk.row(rich.id)
-    assert (row["queue"], row["priority"], row["max_attempts"], row["meta"], row["status"]) == ("q", 3, 4, {"a": 1}, "scheduled")
+    assert (row["queue"], row["priority"], row["max_attempts"], row["meta"], row["status"]) == (
+        "q",
+        3,
+        4,
+        {"a": 1},
+        "scheduled",
+    )
     assert row["expires_at"] == later + timedelta(seconds=60)
     assert (row["failure_mode"], row["group_key"], row["timeout_secs"], row["heartbeat_secs"]) == ("delete", "g", 2, 3)
-    assert (row["on_success"], row["on_failure"], row["on_stopped"], row["schedule_name"]) == ("app.a", "app.b", "app.c", "s")
+    assert (row["on_success"], row["on_failure"], row["on_stopped"], row["schedule_name"]) == (
+        "app.a",
+        "app.b",
+        "app.c",
+        "s",
+    )
 
 
 def test_one_job_and_a_bulk_of_one_write_the_same_row(desk: Desk) -> None:

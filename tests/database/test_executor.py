@@ -5,11 +5,23 @@ import gc
 import os
 import random
 import warnings
+from typing import Any
 
 import psycopg
 import pytest
 
-from pgwerk._core.operation import Operation, Procedure, Statement, Steps, ask, found, nothing, operation, scalar, together
+from pgwerk._core.operation import (
+    Operation,
+    Procedure,
+    Statement,
+    Steps,
+    ask,
+    found,
+    nothing,
+    operation,
+    scalar,
+    together,
+)
 from pgwerk._core.operations import migrate
 from pgwerk._names import Names
 from pgwerk.aio.executor import Executor as AioExecutor
@@ -24,7 +36,7 @@ def note(text: str) -> Statement[None]:
     return Statement("insert into {queues} (name) values (%(text)s)", {"text": text}, nothing)
 
 
-NOTES: Statement[list[tuple[str]]] = Statement("select name from {queues} order by name", {}, lambda rows: list(rows))  # type: ignore[arg-type]
+NOTES: Statement[list[tuple[str]]] = Statement("select name from {queues} order by name", {}, list)
 FAIL = Statement("select 1 / 0", {}, nothing)
 
 
@@ -99,7 +111,7 @@ def test_a_deadlock_or_a_serialization_failure_is_walked_again(run: Run) -> None
     walks = []
 
     @operation()
-    def unlucky(state: str) -> Steps[int]:
+    def unlucky(state: str) -> Steps[Any]:
         walks.append(state)
         if len(walks) < 3:
             yield from Statement("do $$ begin raise exception using errcode = '" + state + "'; end $$", {}, nothing)
@@ -124,9 +136,9 @@ def test_what_never_succeeds_is_given_up(run: Run) -> None:
 def test_only_what_is_repeatable_runs_again_after_a_lost_connection(run: Run, pg: psycopg.Connection) -> None:
     walks = []
 
-    def killing(repeatable: bool) -> Operation[int]:
+    def killing(repeatable: bool) -> Operation[Any]:
         @operation(atomic=False, repeatable=repeatable)
-        def steps() -> Steps[int]:
+        def steps() -> Steps[Any]:
             pid = yield from ME
             walks.append(pid)
             if len(walks) < 2:
@@ -209,14 +221,16 @@ def aio(run: Run) -> AioFace:
 
 @AIO
 def test_tasks_run_side_by_side(aio: AioFace) -> None:
-    async def many() -> list[int]:
+    async def many() -> list[Any]:
         return await asyncio.gather(*(aio.executor.run(ME) for _ in range(30)))
 
     assert 1 <= len(set(aio.wait(many()))) <= 4
 
 
 @AIO
-def test_a_cancelled_wait_leaves_no_transaction_and_a_usable_connection(aio: AioFace, run: Run, pg: psycopg.Connection) -> None:
+def test_a_cancelled_wait_leaves_no_transaction_and_a_usable_connection(
+    aio: AioFace, run: Run, pg: psycopg.Connection
+) -> None:
     @operation()
     def slow() -> Steps[None]:
         yield from note("half")
@@ -239,7 +253,7 @@ def _busy(pg: psycopg.Connection) -> list[tuple[str, str]]:
     return pg.execute(
         "select state, query from pg_stat_activity where application_name = 'werk' and state <> 'idle' "
         "and backend_start > now() - interval '1 minute' and query like '%pg_sleep%'"
-    ).fetchall()  # type: ignore[return-value]
+    ).fetchall()
 
 
 @AIO
@@ -309,6 +323,7 @@ def test_one_executor_serves_one_loop_after_the_other(dsn: str, schema: str) -> 
         gc.collect()
     assert len(set(pids)) == 3
     with psycopg.connect(dsn, autocommit=True) as look:
+        left: Any = None
         for _ in range(200):
             left = look.execute("select count(*) from pg_stat_activity where pid = any(%s)", [pids[:2]]).fetchone()
             if left == (0,):

@@ -7,7 +7,7 @@ import pytest
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.options import Group
-from pgwerk._core.outcome import Aborted, Interrupted, Lost
+from pgwerk._core.outcome import Aborted, Interrupted, Lost, Outcome
 from pgwerk._core.statements import admin, claims, settling
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
@@ -42,7 +42,7 @@ def test_a_blocked_group_costs_the_others_nothing(desk: Desk) -> None:
     desk.claim(10)
     desk.claim(10)
     desk.claim(10)
-    assert sorted(desk.statuses(*[one.id for one in others if one])) == ["active"] * 3
+    assert desk.statuses(*[one.id for one in others if one]) == ["active"] * 3
 
 
 @pytest.mark.parametrize("way", ["success", "failure", "retry", "give back", "lost", "abort", "delete"])
@@ -55,7 +55,13 @@ def test_every_end_lets_the_next_member_run(desk: Desk, way: str) -> None:
     elif way == "abort":
         assert desk.run(manage.abort(first.job.id))
     else:
-        outcome = {"failure": failed(), "retry": failed(), "give back": Interrupted(), "lost": Lost("x")}.get(way)
+        outcomes: dict[str, Outcome] = {
+            "failure": failed(),
+            "retry": failed(),
+            "give back": Interrupted(),
+            "lost": Lost("x"),
+        }
+        outcome = outcomes.get(way)
         if way == "failure":
             desk.sql("update {jobs} set max_attempts = 1 where id = %s", first.job.id)
         assert desk.end(first, outcome)
@@ -252,7 +258,11 @@ def test_random_histories_neither_exceed_a_limit_nor_strand_a_member(desk: Desk,
             denied.update(got.denied)
         for key, limit in limits.items():
             assert sum(one.job.group_key == key for one in running) <= limit
-        if not running and not desk.claimed(0).jobs and desk.one("select count(*) from {jobs} where lane = 'ready'") == 0:
+        if (
+            not running
+            and not desk.claimed(0).jobs
+            and desk.one("select count(*) from {jobs} where lane = 'ready'") == 0
+        ):
             break
     assert set(desk.statuses(*[order.id for order in orders])) == {"complete"}
     assert desk.count("permits") == 0

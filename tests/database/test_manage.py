@@ -12,7 +12,7 @@ from pgwerk._core.outcome import Aborted, Interrupted
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, claims, queries, schema, workers
 from pgwerk._core.statements.queries import Filter
-from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new
+from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 UNKNOWN = str(uuid4())
 
@@ -92,7 +92,7 @@ def test_an_abort_that_meets_the_settle_waits_and_finds_it_ended(desk: Desk) -> 
     taken = desk.take()
     settler, aborter = desk.run.peer(), desk.run.peer()
     settler.begin()
-    settler.run(op.settle([__import__("tests.database.builders", fromlist=["report"]).report(taken)], WORKER))
+    settler.run(op.settle([report(taken)], WORKER))
     aborter.start(manage.abort(taken.job.id))
     assert aborter.waits
     settler.commit()
@@ -325,7 +325,9 @@ def test_a_job_is_read_with_everything_its_row_has(desk: Desk) -> None:
     job_id = desk.put({"x": [1]}, key="k", meta={"a": 1}, timeout=5, group="g")
     job = desk.run(queries.get(job_id, json.loads))
     assert job is not None
-    assert job == desk.run(queries.get_by_key("k", json.loads)) == desk.run(queries.get_many([job_id], json.loads))[job_id]
+    assert (
+        job == desk.run(queries.get_by_key("k", json.loads)) == desk.run(queries.get_many([job_id], json.loads))[job_id]
+    )
     row = desk.row(job_id)
     assert (job.args, job.meta, job.key, job.timeout_secs, job.group_key) == (({"x": [1]},), {"a": 1}, "k", 5.0, "g")
     assert (job.scheduled_at, job.enqueued_at) == (row["scheduled_at"], row["enqueued_at"])

@@ -50,7 +50,9 @@ def test_migrating_again_changes_nothing(executor_kind: str, dsn: str, schema: s
 
 
 @pytest.mark.parametrize("one_prefix", [True, False])
-def test_eight_first_migrations_at_once_all_succeed(executor_kind: str, dsn: str, schema: str, one_prefix: bool) -> None:
+def test_eight_first_migrations_at_once_all_succeed(
+    executor_kind: str, dsn: str, schema: str, one_prefix: bool
+) -> None:
     errors: list[BaseException] = []
     gate = threading.Barrier(8)
 
@@ -84,7 +86,18 @@ def test_newer_tables_are_refused(run: Run, pg: psycopg.Connection) -> None:
     app.close()
 
 
-ODD = ['Mixed Case', 'quo"te', "apo'strophe", "100%", "%s %(a)s", "{jobs}", "[jobs_key]", "sémantique 漢字", "select", "a.b"]
+ODD = [
+    "Mixed Case",
+    'quo"te',
+    "apo'strophe",
+    "100%",
+    "%s %(a)s",
+    "{jobs}",
+    "[jobs_key]",
+    "sémantique 漢字",
+    "select",
+    "a.b",
+]
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -108,7 +121,9 @@ def test_odd_schema_names_work_from_end_to_end(executor_kind: str, dsn: str, pg:
 
 
 @pytest.mark.parametrize("public", ["public", ""])
-def test_without_a_schema_names_are_unqualified(executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection, public: str) -> None:
+def test_without_a_schema_names_are_unqualified(
+    executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection, public: str
+) -> None:
     pg.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
     own = conninfo.make_conninfo(dsn, options=f"-c search_path={schema}")
     with FACES[executor_kind](own, Names(public)) as face, psycopg.connect(own, autocommit=True) as look:
@@ -120,7 +135,9 @@ def test_without_a_schema_names_are_unqualified(executor_kind: str, dsn: str, sc
         assert tables == (len(TABLES) - 1,)
 
 
-def test_two_installations_in_one_schema_do_not_touch_each_other(executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection) -> None:
+def test_two_installations_in_one_schema_do_not_touch_each_other(
+    executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection
+) -> None:
     desks = []
     for prefix in ("one", "two"):
         names = Names(schema, prefix)
@@ -142,17 +159,19 @@ def test_a_role_with_usage_and_create_on_an_existing_schema_can_migrate(
         assert face.run(migrate.check()) == latest()
 
 
-def test_a_role_that_may_not_create_is_told_what_it_needs(executor_kind: str, schema: str, pg: psycopg.Connection, role: Role) -> None:
+def test_a_role_that_may_not_create_is_told_what_it_needs(
+    executor_kind: str, schema: str, pg: psycopg.Connection, role: Role
+) -> None:
     pg.execute(f"create schema {schema}".encode())
     dsn = role(f"grant usage on schema {schema}")
     with FACES[executor_kind](dsn, Names(schema)) as face, pytest.raises(DatabaseError, match="USAGE and CREATE"):
         face.run(migrate.migrate())
 
 
-def test_a_role_that_may_only_change_rows_can_do_everything_else(run: Run, schema: str, pg: psycopg.Connection, role: Role) -> None:
-    dsn = role(
-        f"grant usage on schema {schema};grant select, insert, update, delete on all tables in schema {schema}"
-    )
+def test_a_role_that_may_only_change_rows_can_do_everything_else(
+    run: Run, schema: str, pg: psycopg.Connection, role: Role
+) -> None:
+    dsn = role(f"grant usage on schema {schema};grant select, insert, update, delete on all tables in schema {schema}")
     with FACES[run.kind](dsn, run.names) as face:
         desk = Desk(Run(face, dsn, run.names), pg)
         desk.live()
@@ -182,12 +201,12 @@ def test_tables_of_workers_can_be_unlogged(executor_kind: str, dsn: str, schema:
     assert {name for name, kind in kinds if kind == "u"} == {"_pgwerk_worker", "_pgwerk_idle"}
 
 
-def test_a_failed_migration_leaves_nothing_behind(executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection) -> None:
+def test_a_failed_migration_leaves_nothing_behind(
+    executor_kind: str, dsn: str, schema: str, pg: psycopg.Connection
+) -> None:
     pg.execute(f"create schema {schema}; create table {schema}._pgwerk_permits (a int)".encode())
     with FACES[executor_kind](dsn, Names(schema)) as face:
         with pytest.raises(DatabaseError):
             face.run(migrate.migrate())
         assert face.run(migrate.version()) == 0
     assert pg.execute("select count(*) from pg_tables where schemaname = %s", [schema]).fetchone() == (1,)
-
-

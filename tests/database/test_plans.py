@@ -27,16 +27,16 @@ NO_ID = "00000000-0000-0000-0000-000000000000"
 pytestmark = pytest.mark.timeout(120 + ROWS // 2000)
 
 FILL = """
-insert into {jobs} (function, queue, priority, status, scheduled_at, group_key, expires_at, callback_of, completed_at, blocked)
+insert into {jobs} (function, queue, priority, status, scheduled_at, group_key, expires_at, completed_at, blocked)
 select 'app.work', 'q' || n % 8, (n % 5)::int, s.status,
        now() + case when s.status = 'scheduled' then 1 else -1 end * (n % 86400) * interval '1 second',
        case when s.status = 'queued' and n % 50 = 0 then 'g' || n % 100 end,
-       case when n % 20 = 0 then now() + interval '1 day' end, null,
+       case when n % 20 = 0 then now() + interval '1 day' end,
        case when s.status in ('complete', 'failed', 'aborted') then now() end,
        s.status = 'queued' and n % 50 = 0
 from generate_series(1, %s) n
-cross join lateral (select (array['queued', 'queued', 'queued', 'queued', 'complete', 'complete', 'complete', 'scheduled',
-                                  'waiting', 'failed'])[1 + n %% 10]) s(status)
+cross join lateral (select (array['queued', 'queued', 'queued', 'queued', 'complete', 'complete', 'complete',
+                                  'scheduled', 'waiting', 'failed'])[1 + n %% 10]) s(status)
 """
 
 
@@ -62,7 +62,11 @@ class Scale:
 
     def on_jobs(self, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The nodes that read the table of jobs."""
-        return [node for node in nodes if node.get("Relation Name") == f"{self.names.prefix}_jobs" and "Scan" in node["Node Type"]]
+        return [
+            node
+            for node in nodes
+            if node.get("Relation Name") == f"{self.names.prefix}_jobs" and "Scan" in node["Node Type"]
+        ]
 
 
 def _flatten(node: dict[str, Any], found: list[dict[str, Any]]) -> None:
@@ -82,8 +86,8 @@ def scale(dsn: str) -> Iterator[Scale]:
             fill = names.render(FILL.replace("n % ", "n %% "), with_params=True)
             pg.execute("set synchronous_commit = off")
             pg.execute(fill.encode(), [ROWS])
-            pg.execute(names.render("insert into {job_deps} (job_id, depends_on) select id, '" + NO_ID
-                                    + "' from {jobs} where status = 'waiting'", with_params=False).encode())  # fmt: skip
+            edges = "insert into {job_deps} (job_id, depends_on) select id, %s from {jobs} where status = 'waiting'"
+            pg.execute(names.render(edges, with_params=True).encode(), [NO_ID])
             pg.execute(names.render("vacuum (analyze) {jobs}", with_params=False).encode())
             pg.execute(names.render("vacuum (analyze) {job_deps}", with_params=False).encode())
             yield Scale(executor, pg, names)
@@ -119,7 +123,9 @@ def test_a_claim_walks_one_index_range_of_each_queue(scale: Scale, queues: list[
     # Running jobs stay in the index until they are settled; other tests leave some.
     assert all(node.get("Rows Removed by Filter", 0) <= 300 for node in walked)
     # What the lateral sub-select gives is in order already: nothing between the scan and its limit sorts.
-    assert not any("Sort" in child["Node Type"] for node in nodes if node["Node Type"] == "LockRows" for child in node["Plans"])
+    assert not any(
+        "Sort" in child["Node Type"] for node in nodes if node["Node Type"] == "LockRows" for child in node["Plans"]
+    )
 
 
 def test_a_claim_from_an_empty_queue_reads_nothing(scale: Scale) -> None:

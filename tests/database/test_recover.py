@@ -3,10 +3,11 @@
 import pytest
 
 from pgwerk._core.operations import recover as op
+from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Lost
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import claims, upkeep, workers
-from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new
+from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new, report
 
 
 def recover(desk: Desk, live: float = LIVE) -> sweep.Swept:
@@ -129,18 +130,15 @@ def test_two_recoveries_at_once_recover_each_job_once(desk: Desk) -> None:
 
 
 def test_a_recovery_and_the_late_settle_of_the_worker_agree(desk: Desk) -> None:
-    from pgwerk._core.operations.settle import settle
-    from tests.database.builders import report
-
     desk.live()
     for first in ("settle", "recover"):
         taken = desk.take(retry=2)
         die(desk)
         one, two = desk.run.peer(), desk.run.peer()
-        ops = {"settle": settle([report(taken)], WORKER), "recover": op.recover_lost(LIVE)}
+        late, rescue = settle([report(taken)], WORKER), op.recover_lost(LIVE)
         one.begin()
-        one.run(ops.pop(first))
-        two.start(next(iter(ops.values())))
+        _ = one.run(late) if first == "settle" else one.run(rescue)
+        two.start(rescue if first == "settle" else late)
         assert two.waits
         one.commit()
         two.finish()
@@ -318,7 +316,14 @@ def test_a_worker_is_listed_while_it_lives_and_after(desk: Desk) -> None:
     desk.claim(1, "a")
     desk.run(workers.leave(OTHER))
     one, two = desk.run(workers.roster())
-    assert (one.id, one.name, one.queue, one.status, one.metadata, one.active) == (WORKER, "one.1", "a,b", "active", {"pid": 1}, 1)
+    assert (one.id, one.name, one.queue, one.status, one.metadata, one.active) == (
+        WORKER,
+        "one.1",
+        "a,b",
+        "active",
+        {"pid": 1},
+        1,
+    )
     assert (two.name, two.status, two.active) == ("two.2", "stopped", 0)
     die(desk)
     assert [one.status for one in desk.run(workers.roster())] == ["lost", "stopped"]

@@ -16,7 +16,7 @@ ALL = {"on_success": "app.yes", "on_failure": "app.no", "on_stopped": Callback("
 
 
 def callbacks(desk: Desk, job_id: str) -> list[tuple[str, str]]:
-    return desk.sql("select function, callback_kind from {jobs} where callback_of = %s", job_id)  # type: ignore[return-value]
+    return desk.sql("select function, callback_kind from {jobs} where callback_of = %s", job_id)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,11 @@ def test_many_ends_in_one_settle_each_have_their_own_consequences(desk: Desk) ->
     verdicts = desk.run(op.settle([report(t, o) for t, o in zip(taken, outcomes, strict=True)], WORKER))
     assert len(verdicts) == 4
     assert desk.statuses(*taken) == ["complete", "failed", "complete", "queued"]
-    assert sorted(desk.sql("select key from {jobs} where status = 'queued' and key is not null")) == [("k0",), ("k2",), ("k3",)]
+    assert sorted(desk.sql("select key from {jobs} where status = 'queued' and key is not null")) == [
+        ("k0",),
+        ("k2",),
+        ("k3",),
+    ]
     assert desk.one("select count(*) from {jobs} where callback_of is not null") == 3
 
 

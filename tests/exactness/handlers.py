@@ -1,7 +1,6 @@
 """Handlers that do their worst; they tell what they did through the table of notes."""
 
 import os
-import threading
 import time
 from typing import Any
 
@@ -9,15 +8,13 @@ import psycopg
 
 from pgwerk import Context, Job
 
-_local = threading.local()
-
-
 def note(what: str) -> None:
-    """Write down that something happened, on a connection that each thread keeps."""
-    connection: psycopg.Connection[Any] | None = getattr(_local, "connection", None)
-    if connection is None or connection.closed or getattr(_local, "pid", None) != os.getpid():
-        connection = psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True)
-        _local.connection, _local.pid = connection, os.getpid()
+    """Write down that something happened, durably and outside of any transaction of the worker's."""
+    with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
+        note_on(connection, what)
+
+
+def note_on(connection: "psycopg.Connection[Any]", what: str) -> None:
     query = f"insert into {os.environ['TEST_NOTES_TABLE']} (what, pid) values (%s, %s)"
     connection.execute(query.encode(), [what, os.getpid()])
 
@@ -44,11 +41,10 @@ def nap(seconds: float) -> None:
 
 def member(group: str, seconds: float) -> None:
     """A second member of the group at the same time would be seen as two rows of "enter"."""
-    note(f"enter {group}")
-    try:
+    with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
+        note_on(connection, f"enter {group}")
         nap(seconds)
-    finally:
-        note(f"leave {group}")
+        note_on(connection, f"leave {group}")
 
 
 def named_nap(name: str, seconds: float) -> str:

@@ -11,7 +11,12 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
     logging.getLogger("psycopg").setLevel(logging.WARNING)
-    app = Werk(spec.pop("dsn"), schema=spec.pop("schema"), config=spec.pop("config"))
+    app = Werk(
+        spec.pop("dsn"),
+        schema=spec.pop("schema"),
+        config=spec.pop("config"),
+        auto_migrate=spec.pop("auto_migrate", True),
+    )
     kind = spec.pop("kind", "prefork")
     (Worker if kind == "prefork" else ThreadWorker)(app, **spec).run()
 

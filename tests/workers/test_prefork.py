@@ -238,3 +238,18 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_waits_for_postgres_and_says_so_once(worker_process: Start, notes: Notes) -> None:
+    process = worker_process(processes=1, dsn="postgresql://nobody@127.0.0.1:1/x")
+    eventually(lambda: "Trying again until it works" in process.output())
+    process.terminate()
+    assert process.wait() == 0
+    assert process.output().count("does not answer") == 1
+
+
+def test_a_worker_without_tables_ends_with_the_reason(dsn: str, worker_process: Start, notes: Notes) -> None:
+    process = worker_process(processes=2, auto_migrate=False)
+    assert process.wait() == 1
+    assert "werk migrate" in process.output()
+    assert "it cannot work" in process.output()

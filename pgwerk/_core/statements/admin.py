@@ -117,7 +117,8 @@ def change(
                 scheduled_at = case when j.status = 'waiting' then j.scheduled_at
                                     else coalesce(due.at, j.scheduled_at) end,
                 wait_delay = case when j.status = 'waiting' and due.at is not null
-                                  then greatest(extract(epoch from due.at - statement_timestamp()), 0) else j.wait_delay end,
+                                  then greatest(extract(epoch from due.at - statement_timestamp()), 0)
+                                  else j.wait_delay end,
                 -- Its ttl counts from its new time; a member that waited for a permit competes again then.
                 expires_at = case when due.at is null or j.status not in ('queued', 'scheduled') then j.expires_at
                                   else greatest(due.at, statement_timestamp()) + j.ttl * interval '1 second' end,
@@ -130,7 +131,8 @@ def change(
                    or %(priority)s::smallint is null and due.at is null)
             returning j.queue, j.status, j.scheduled_at
         )
-        select pg_notify({wake}, case c.status when 'scheduled' then 'd' || extract(epoch from c.scheduled_at - statement_timestamp())
+        select pg_notify({wake}, case c.status
+                                 when 'scheduled' then 'd' || extract(epoch from c.scheduled_at - statement_timestamp())
                                  else 'q' || c.queue end)
         from changed c
         """,

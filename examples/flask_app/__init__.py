@@ -1,0 +1,1 @@
+"""Sales reports: a Flask application with background jobs in its own database."""
