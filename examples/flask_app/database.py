@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, func, select
+from sqlalchemy import JSON, func, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgwerk import Werk, embedded
@@ -19,10 +19,12 @@ class Base(DeclarativeBase):
     pass
 
 
-db = SQLAlchemy(model_class=Base)
+db = SQLAlchemy(metadata=Base.metadata)
 
 
-class Report(db.Model):  # type: ignore[name-defined,misc]  # made at run time
+class Report(Base):
+    __tablename__ = "report"
+
     id: Mapped[str] = mapped_column(primary_key=True)
     """Made with the form: submitting a form twice gives one report."""
     title: Mapped[str]
@@ -35,7 +37,9 @@ class Report(db.Model):  # type: ignore[name-defined,misc]  # made at run time
     created_at: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
 
 
-class Rate(db.Model):  # type: ignore[name-defined,misc]  # made at run time
+class Rate(Base):
+    __tablename__ = "rate"
+
     currency: Mapped[str] = mapped_column(primary_key=True)
     euros: Mapped[Decimal]
 
@@ -49,7 +53,7 @@ def create_tables() -> None:
     """Create missing tables; several processes may start at the same time."""
     with db.engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(7_301_954)))
-        db.metadata.create_all(connection)
+        Base.metadata.create_all(connection)
         if not connection.scalar(select(func.count()).select_from(Rate)):
             known = [{"currency": "EUR", "euros": Decimal(1)}, {"currency": "USD", "euros": Decimal("0.9")}]
-            connection.execute(db.insert(Rate), known)
+            connection.execute(insert(Rate), known)

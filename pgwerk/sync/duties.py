@@ -47,10 +47,10 @@ class Duties:
 
     def _heartbeat(self) -> None:
         me = self._coordinator.identity
-        beat = self._coordinator.ask(workers.heartbeat(me.id, self._liveness))
+        beat = self._coordinator.session.run(workers.heartbeat(me.id, self._liveness))
         if not beat.known:
             logger.warning("the row of this worker was gone: registering again")
-            self._coordinator.ask(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
+            self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
 
     def _recover(self) -> None:
@@ -61,7 +61,7 @@ class Duties:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
             self._coordinator.agenda.notified()
         me = self._coordinator.identity
-        beat = self._coordinator.ask(workers.heartbeat(me.id, self._liveness))
+        beat = self._coordinator.session.run(workers.heartbeat(me.id, self._liveness))
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
 
     def _promote(self) -> None:
@@ -78,7 +78,7 @@ class Duties:
     def _aborts(self) -> None:
         held = [job.id for job in self._coordinator.held]
         if held:
-            wanted = self._coordinator.ask(claims.aborting(held))
+            wanted = self._coordinator.session.run(claims.aborting(held))
             if wanted:
                 self._coordinator.interrupt(wanted)
 
@@ -97,7 +97,7 @@ class Duties:
         elif kind == "a":
             if rest == self._coordinator.identity.id:
                 agenda.do(Duty.ABORTS, now)
-        elif kind == "w" and self._coordinator.ask(release_waiting([rest])):
+        elif kind == "w" and self._coordinator.session.run(release_waiting([rest])):
             agenda.notified()
 
     # Heartbeats of jobs -----------------------------------------------------------
@@ -113,7 +113,7 @@ class Duties:
         self.touch_at = math.inf
         beating = [job for job in self._coordinator.held if job.heartbeat_secs is not None]
         if beating:
-            _ = self._coordinator.ask(claims.touch([(job.id, job.claim_id or 0) for job in beating]))
+            _ = self._coordinator.session.run(claims.touch([(job.id, job.claim_id or 0) for job in beating]))
             self.touch_within(min(job.heartbeat_secs or math.inf for job in beating), now)
 
 

@@ -24,8 +24,9 @@ from pgwerk._core.statements.claims import Claimed
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError, ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
-from pgwerk.sync.coordinator import Coordinator, Identity
+from pgwerk.sync.coordinator import Coordinator
 from pgwerk.sync.crew import ThreadCrew
+from pgwerk.sync.identity import Identity
 from pgwerk.sync.listener import Listener
 from pgwerk.sync.runner import ExceptionHandler, Hooks, Runner
 from pgwerk.sync.session import Session

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,10 @@ class Outside:
 
 def in_a_fork(work: Callable[[], Any]) -> int:
     """Run *work* in a process of its own and return how that ended, as a shell would say it."""
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Newer Pythons warn of threads in the parent; the child uses nothing of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         code = 70
         try:

@@ -102,24 +102,28 @@ def test_a_member_that_goes_away_before_it_starts_lets_the_next_one_run_at_once(
     assert len(notes.all()) == 3 + len(others) - len(gone)
 
 
-@pytest.mark.parametrize("way", ["abort", "delete"])
-def test_a_running_member_that_is_aborted_or_deleted_lets_the_next_one_run(
-    app: Werk, notes: Notes, outside: Outside, way: str
-) -> None:
+def test_a_running_member_that_is_aborted_lets_the_next_one_run(app: Werk, notes: Notes, outside: Outside) -> None:
     with thread_worker(app, concurrency=3):
         first = enqueued(app.enqueue(handlers.named_nap, "first", 20, _group="g"))
         notes.wait("start first")
         second = enqueued(app.enqueue(handlers.noted, "second", _group="g"))
         eventually(lambda: outside.count("blocked") == 1)
-        if way == "abort":
-            assert app.abort_job(first)
-            expect(app, first, JobStatus.ABORTED)
-        else:
-            app.delete_job(first)
+        assert app.abort_job(first)
+        expect(app, first, JobStatus.ABORTED)
         expect(app, second, JobStatus.COMPLETE, seconds=8)
-        if way == "delete":
-            # Its handler goes on until the worker is stopped: nobody else interrupts it.
-            eventually(lambda: outside.count() == 1)
+
+
+def test_a_running_member_that_is_deleted_lets_the_next_one_run(app: Werk, notes: Notes, outside: Outside) -> None:
+    with thread_worker(app, concurrency=3):
+        first = enqueued(app.enqueue(handlers.until_noted, "first", "go", _group="g"))
+        notes.wait("start first")
+        second = enqueued(app.enqueue(handlers.noted, "second", _group="g"))
+        eventually(lambda: outside.count("blocked") == 1)
+        app.delete_job(first)
+        expect(app, second, JobStatus.COMPLETE, seconds=8)
+        handlers.note("go")
+        notes.wait("end first")
+    assert outside.count() == 1, "its handler's end brings nothing back"
 
 
 def test_every_failure_and_retry_of_a_member_gives_the_permit_to_the_others(app: Werk, outside: Outside) -> None:

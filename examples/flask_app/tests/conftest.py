@@ -3,9 +3,7 @@
 import contextlib
 import os
 import secrets
-import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import psycopg
 import pytest
@@ -50,7 +48,7 @@ def werk() -> Iterator[Werk]:
 @pytest.fixture
 def app(werk: Werk) -> Iterator[Flask]:
     from examples.flask_app.app import app  # noqa: PLC0415
-    from examples.flask_app.database import create_tables, db  # noqa: PLC0415
+    from examples.flask_app.database import Base, create_tables, db  # noqa: PLC0415
 
     app.config["TESTING"] = True
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -59,7 +57,7 @@ def app(werk: Werk) -> Iterator[Flask]:
         werk.connect()
     yield app
     with app.app_context():
-        db.drop_all()
+        Base.metadata.drop_all(db.engine)
         db.engine.dispose()
     for job in werk.list_jobs():
         werk.delete_job(job)
@@ -74,8 +72,3 @@ def client(app: Flask) -> FlaskClient:
 def work(werk: Werk) -> Callable[[], None]:
     """Run what is queued, in threads of this process."""
     return lambda: ThreadWorker(werk, concurrency=2, burst=True).run()
-
-
-def form(**values: Any) -> dict[str, Any]:
-    """What a browser sends."""
-    return {"token": str(uuid.uuid4()), "title": "October", "currency": "EUR", "sales": "tea, 1.50\ntea,2\n", **values}

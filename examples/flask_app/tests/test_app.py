@@ -1,6 +1,7 @@
 """What a team would ask of its jobs, through the application's own pages."""
 
 import html
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +14,7 @@ from pgwerk import Job, JobStatus, Werk
 
 
 def form(**values: Any) -> dict[str, Any]:
-    import uuid  # noqa: PLC0415
-
+    """What a browser sends."""
     return {"token": str(uuid.uuid4()), "title": "October", "currency": "EUR", "sales": "tea, 1.50\ntea,2\n", **values}
 
 
@@ -25,15 +25,19 @@ def submit(client: FlaskClient, **values: Any) -> str:
     return response.location
 
 
+def state_of(client: FlaskClient, where: str) -> Any:
+    return client.get(f"{where}.json").get_json()
+
+
 def builds(werk: Werk) -> list[Job]:
     return [job for job in werk.list_jobs() if job.function.endswith(".build")]
 
 
 def test_a_committed_report_is_built(client: FlaskClient, work: Callable[[], None]) -> None:
     where = submit(client, sales="tea, 1.50\ncoffee, 3\n\ntea,2")
-    assert client.get(f"{where}.json").json["job"]["status"] == "queued"
+    assert state_of(client, where)["job"]["status"] == "queued"
     work()
-    found = client.get(f"{where}.json").json
+    found = state_of(client, where)
     assert found["totals"] == {"coffee": "3.00", "tea": "3.50"}
     assert found["job"] == {"id": found["job"]["id"], "status": "complete", "attempts": 1, "error": None}
     page = client.get(where).text
@@ -118,14 +122,14 @@ def test_an_unknown_rate_is_retried_until_it_is_known(
 ) -> None:
     where = submit(client, currency="sek", sales="tea, 100")
     work()
-    state = client.get(f"{where}.json").json["job"]
+    state = state_of(client, where)["job"]
     assert (state["status"], state["attempts"]) == ("scheduled", 1)
     assert "the rate of SEK is not known yet" in state["error"]
     assert "the rate of SEK is not known yet" in client.get("/").text
     assert client.post("/rates", data={"currency": "SEK", "euros": "0.09"}).status_code == 303
     werk.update_job(state["id"], delay=0)  # rather than wait five seconds
     work()
-    found = client.get(f"{where}.json").json
+    found = state_of(client, where)
     assert found["totals"] == {"tea": "9.00"}
     assert found["job"] == {"id": state["id"], "status": "complete", "attempts": 2, "error": None}
 
@@ -134,7 +138,7 @@ def test_bad_sales_fail_at_once_and_are_shown_escaped(client: FlaskClient, work:
     evil = "<script>alert(1)</script>"
     where = submit(client, title=evil, sales=f"tea, 1\n{evil}, much")
     work()
-    state = client.get(f"{where}.json").json["job"]
+    state = state_of(client, where)["job"]
     assert (state["status"], state["attempts"]) == ("failed", 1)
     assert "line 2" in state["error"]
     for page in (client.get(where).text, client.get("/").text):
@@ -145,7 +149,7 @@ def test_bad_sales_fail_at_once_and_are_shown_escaped(client: FlaskClient, work:
 def test_a_delayed_report_waits(client: FlaskClient, werk: Werk, work: Callable[[], None]) -> None:
     where = submit(client, delay="60")
     work()
-    assert client.get(f"{where}.json").json["job"]["status"] == "scheduled"
+    assert state_of(client, where)["job"]["status"] == "scheduled"
     (job,) = builds(werk)
     assert job.scheduled_at is not None
     assert timedelta(seconds=50) < job.scheduled_at - datetime.now(UTC) <= timedelta(seconds=60)

@@ -42,9 +42,11 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
     dependents = yield from settling.lock_dependents(found)
     held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in _RUNNING)
     gone = yield from settling.delete(found)
+    keys = {job.group_key for job in jobs if job.group_key and job.status == "queued"}
     if held:
-        freed = yield from settling.release_permits(held)
-        _ = yield from settling.ready(freed)
+        keys.update((yield from settling.release_permits(held)))
+    if keys:
+        _ = yield from settling.ready(sorted(keys))
     _ = yield from release(dependents)
     return gone
 

@@ -88,6 +88,10 @@ def _follow(ended: Sequence[tuple[Job, Verdict]]) -> Steps[None]:
         if freed:
             _ = yield from settling.ready(freed)
     over = [(job, verdict) for job, verdict in ended if verdict.terminal]
+    # It may have been the one that was let compete for a free permit.
+    left = sorted({job.group_key for job, _ in over if job.group_key and job.status is JobStatus.QUEUED})
+    if left:
+        _ = yield from settling.ready(left)
     if not over:
         return
     callbacks = [callback_job(job, verdict) for job, verdict in over if verdict.callback]

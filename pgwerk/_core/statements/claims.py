@@ -29,10 +29,12 @@ class Claimed:
 
 @dataclass(slots=True)
 class Claim:
-    """What a claim brought. *denied*: the keys of groups that had jobs but no free permit."""
+    """What a claim brought. *denied*: the keys of groups that had members but no free permit."""
 
     jobs: list[Claimed]
     denied: list[str]
+    passed_over: int
+    """How many members were denied."""
 
 
 _ORDER = "(-priority), scheduled_at, id"
@@ -187,7 +189,7 @@ def _read_in_turns(rows: Rows) -> Claim:
     for job in claim.jobs:
         lanes.setdefault(job.job.queue, []).append(job)
     turns = zip_longest(*lanes.values())
-    return Claim([job for turn in turns for job in turn if job is not None], claim.denied)
+    return Claim([job for turn in turns for job in turn if job is not None], claim.denied, claim.passed_over)
 
 
 def _read_claim(rows: Rows) -> Claim:
@@ -199,7 +201,7 @@ def _read_claim(rows: Rows) -> Claim:
         else:
             jobs.append(_read_claimed(row))
     jobs.sort(key=_place)
-    return Claim(jobs, sorted(set(denied)))
+    return Claim(jobs, sorted(set(denied)), len(denied))
 
 
 def _place(claimed: Claimed) -> tuple[int, datetime, str]:

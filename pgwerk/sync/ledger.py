@@ -1,0 +1,45 @@
+"""Which jobs a worker holds, and under which claims."""
+
+from collections.abc import Iterable
+
+from pgwerk._core.job import Job
+from pgwerk._core.statements.claims import Claimed
+
+
+class Ledger:
+    """What was claimed and is not settled."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Claimed] = {}
+        self._open: dict[int, int] = {}
+        """How many unsettled jobs each claim has."""
+        self.retiring: list[int] = []
+        """Claims that are settled completely, and whose rows can go."""
+
+    @property
+    def claims(self) -> list[int]:
+        """The claims that have unsettled jobs."""
+        return sorted(self._open)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that are held."""
+        return [claimed.job for claimed in self._held.values()]
+
+    def add(self, claimed: Iterable[Claimed]) -> None:
+        """Hold these from now on."""
+        for one in claimed:
+            self._held[one.job.id] = one
+            self._open[one.claim] = self._open.get(one.claim, 0) + 1
+
+    def settle(self, job_id: str) -> None:
+        """Let go of a job that is settled."""
+        claimed = self._held.pop(job_id, None)
+        if claimed is None:
+            return
+        left = self._open[claimed.claim] - 1
+        if left:
+            self._open[claimed.claim] = left
+        else:
+            del self._open[claimed.claim]
+            self.retiring.append(claimed.claim)

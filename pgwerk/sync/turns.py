@@ -1,0 +1,215 @@
+"""One turn of a worker: what ended is written and what is free is filled."""
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from pgwerk._core.agenda import Agenda
+from pgwerk._core.job import DequeueStrategy, reason_of
+from pgwerk._core.lifecycle import Verdict, decide
+from pgwerk._core.operations.cycle import Answer, Turn, turn
+from pgwerk._core.operations.settle import release_waiting, settle
+from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded
+from pgwerk._core.payload import storable_text
+from pgwerk._core.statements.claims import Claimed
+from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
+from pgwerk.sync.crew import Finished
+from pgwerk.sync.identity import Identity
+from pgwerk.sync.ledger import Ledger
+from pgwerk.sync.session import Session
+from pgwerk.sync.slots import monotonic
+
+logger = logging.getLogger("pgwerk.worker")
+
+
+class Turns:
+    """Sends turns, and keeps what the next one has to look at again."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        session: Session,
+        agenda: Agenda,
+        strategy: DequeueStrategy,
+        start: Callable[[Sequence[Claimed]], None],
+    ) -> None:
+        self._identity = identity
+        self._session = session
+        self._agenda = agenda
+        self._strategy = strategy
+        self._start = start
+        self.ledger = Ledger()
+        self.unsettled: list[Finished] = []
+        """Runs that are over and not written."""
+        self._parents: list[str] = []
+        """Jobs that ended in the last turn: who committed a dependent meanwhile could not see it."""
+        self._keys: set[str] = set()
+        """Groups that the last turn released or denied: the two can pass each other."""
+        self._dozing = False
+        self.settled = 0
+        """How many outcomes were written."""
+        self.failed = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing left to write or to look at again."""
+        return not self.unsettled and not self._parents and not self._keys
+
+    def reconnected(self) -> None:
+        """The database may have forgotten that this worker sleeps."""
+        self._dozing = False
+
+    def take(self, count: int, *, doze: bool) -> bool:
+        """Write what ended and claim *count* jobs; False when there was nothing to ask for."""
+        finished, self.unsettled = self.unsettled, []
+        entries = self._plain_verdicts(finished)
+        ask = Turn(
+            worker=self._identity.id,
+            queues=self._queues(),
+            count=count,
+            in_turns=self._strategy is not DequeueStrategy.Priority,
+            closing=entries,
+            retiring=self.ledger.retiring,
+            parents=self._parents,
+            keys=sorted(self._keys),
+            dozing=doze if doze != self._dozing else None,
+        )
+        if not (ask.count or finished or ask.parents or ask.keys or ask.dozing is not None):
+            return False
+        self._agenda.claiming()
+        try:
+            answer = self._session.run(turn(ask))
+        except ConnectionFailed:
+            self.unsettled = finished
+            raise
+        except (SerializationError, DatabaseError) as error:
+            if not entries:
+                self.unsettled = finished
+                raise
+            # One of them cannot be written: find it, and do not let it hold up the others.
+            logger.warning("a batch of outcomes was refused, writing them one by one: %s", error)
+            self._one_by_one(finished)
+            return True
+        self.ledger.retiring, self._parents, self._keys = [], [], set()
+        self._dozing = doze
+        self._claimed(count, answer)
+        self._expect(verdict for _, verdict in entries)
+        left = [one for one in finished if one.claimed.job.id not in answer.closed]
+        self._done([one for one in finished if one.claimed.job.id in answer.closed])
+        self._parents = [one.claimed.job.id for one in finished if isinstance(one.outcome, Succeeded | Failed)]
+        if left:
+            self._settle_whole(left)
+        if answer.late:
+            _ = self._session.run(release_waiting(answer.late))
+            self._agenda.notified()
+        return True
+
+    @staticmethod
+    def _plain_verdicts(finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
+        """The verdicts of jobs whose end is one row and one execution."""
+        now = monotonic()
+        return [
+            (_report(one, now), decide(one.claimed.job, one.outcome, random.random()))
+            for one in finished
+            if one.claimed.plain and not isinstance(one.outcome, Aborted)
+        ]
+
+    def _queues(self) -> Sequence[str]:
+        if self._strategy is DequeueStrategy.Random:
+            return random.sample(self._identity.queues, len(self._identity.queues))
+        return self._identity.queues
+
+    def _claimed(self, asked: int, answer: Answer) -> None:
+        if answer.readied:
+            self._agenda.notified()
+        claim = answer.claim
+        if claim is None:
+            return
+        self._agenda.claimed(asked, len(claim.jobs), monotonic(), denied=claim.passed_over)
+        self._keys.update(claim.denied)
+        self.ledger.add(claim.jobs)
+        if claim.jobs:
+            self._start(claim.jobs)
+
+    # More than a row --------------------------------------------------------------
+
+    def _settle_whole(self, finished: Sequence[Finished]) -> None:
+        """Settle in a transaction of several statements: what has more consequences than its own row."""
+        now = monotonic()
+        reports = [_report(one, now) for one in finished]
+        try:
+            verdicts = self._session.run(settle(reports, self._identity.id, random.random()))
+        except ConnectionFailed:
+            self.unsettled = [*finished, *self.unsettled]
+            raise
+        except (SerializationError, DatabaseError) as error:
+            if len(finished) > 1:
+                self._one_by_one(finished)
+                return
+            verdicts = self._settle_refused(finished[0], error)
+        self._done(finished)
+        self._expect(verdicts.values())
+        for one in finished:
+            job = one.claimed.job
+            if job.id not in verdicts:
+                logger.warning("job %s (%s) was lost while it ran: its outcome is dropped", job.id, job.function)
+            elif job.group_key:
+                self._keys.add(job.group_key)
+        self._parents += [one.claimed.job.id for one in finished]
+        # What was released may be for us.
+        self._agenda.notified()
+
+    def _one_by_one(self, finished: Sequence[Finished]) -> None:
+        for index, one in enumerate(finished):
+            try:
+                self._settle_whole([one])
+            except ConnectionFailed:
+                self.unsettled = [*self.unsettled, *finished[index + 1 :]]
+                raise
+
+    def _settle_refused(self, one: Finished, error: WerkError) -> dict[str, Verdict]:
+        """Record an outcome that Postgres refuses as a failure, with its reason."""
+        job = one.claimed.job
+        logger.error("the outcome of job %s (%s) cannot be stored: %s", job.id, job.function, error)
+        reason = storable_text(f"the outcome could not be stored: {error}", 2000)
+        report = Report(job.id, one.claimed.claim, Failed(reason, final=True))
+        return self._session.run(settle([report], self._identity.id))
+
+    def _expect(self, verdicts: Iterable[Verdict]) -> None:
+        """Wake up when the next attempts and repetitions are due."""
+        delays = [delay for v in verdicts for delay in (v.delay, v.repeat) if delay is not None and not v.uncount]
+        if delays:
+            self._agenda.due_in(min(delays), monotonic())
+            if not min(delays):
+                self._agenda.notified()
+
+    def _done(self, finished: Sequence[Finished]) -> None:
+        """Let go of jobs that are settled."""
+        verbose = logger.isEnabledFor(logging.DEBUG)
+        for one in finished:
+            self.ledger.settle(one.claimed.job.id)
+            if verbose or not isinstance(one.outcome, Succeeded):
+                self.failed += isinstance(one.outcome, Failed)
+                _log_end(one)
+        self.settled += len(finished)
+        self._agenda.finished(len(finished), monotonic())
+
+
+def _report(one: Finished, now: float) -> Report:
+    return Report(one.claimed.job.id, one.claimed.claim, one.outcome, now - one.began, now - one.ended)
+
+
+def _log_end(one: Finished) -> None:
+    job = one.claimed.job
+    seconds = one.ended - one.began
+    if isinstance(one.outcome, Succeeded):
+        logger.debug("job %s (%s) complete in %.3f s", job.id, job.function, seconds)
+    elif isinstance(one.outcome, Failed):
+        logger.warning(
+            "job %s (%s) failed, attempt %d of %d: %s",
+            job.id, job.function, job.attempts, job.max_attempts, reason_of(one.outcome.error),
+        )  # fmt: skip
+    elif isinstance(one.outcome, Interrupted):
+        logger.debug("job %s (%s) given back", job.id, job.function)
+    else:
+        logger.info("job %s (%s) %s after %.3f s", job.id, job.function, type(one.outcome).__name__.lower(), seconds)

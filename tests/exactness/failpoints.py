@@ -1,0 +1,76 @@
+"""Ending a worker's process, or its connection, before any statement and after any commit that it makes."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from pgwerk import ThreadWorker, Werk, WerkConfig
+from pgwerk._core.operation import Statement
+from tests.fixtures.workers import QUICK
+
+
+class FailPoint:
+    """Counts what the present thread asks of Postgres from the first claim on, and strikes at number *at*."""
+
+    def __init__(self, app: Werk, at: int, strike: Callable[[Any], None]) -> None:
+        self._at = at
+        self._strike = strike
+        self._thread = threading.get_ident()
+        self._counting = False
+        self.reached = 0
+        executor = app.executor
+        self._send = executor._send
+        self._walk = executor._walk
+        executor._send = self.send  # type: ignore[method-assign]
+        executor._walk = self.walk  # type: ignore[method-assign]
+
+    def _tick(self, connection: Any) -> None:
+        if self._counting and threading.get_ident() == self._thread:
+            self.reached += 1
+            if self.reached == self._at:
+                self._strike(connection)
+
+    def send(self, connection: Any, statement: Statement[Any]) -> Any:
+        """Before a statement."""
+        if "granted as" in statement.sql and threading.get_ident() == self._thread:
+            self._counting = True
+        self._tick(connection)
+        return self._send(connection, statement)
+
+    def walk(self, connection: Any, op: Any) -> Any:
+        """After a commit, before anybody has seen its answer."""
+        result = self._walk(connection, op)
+        self._tick(connection)
+        return result
+
+
+def kill(_connection: Any) -> None:
+    """End this process as a crash would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cut(connection: Any) -> None:
+    """Break the connection under psycopg."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+    raise psycopg.OperationalError("cut")
+
+
+def burst_with(dsn: str, schema: str, at: int, strike: Callable[[Any], None], worker_id: str | None = None) -> bool:
+    """Run a burst that is struck at *at*; whether it got that far."""
+    app = Werk(dsn, schema=schema, config=WerkConfig(**QUICK))  # type: ignore[arg-type]
+    app.connect()
+    try:
+        worker = ThreadWorker(app, concurrency=2, burst=True)
+        if worker_id is not None:
+            worker.id = worker_id
+        point = FailPoint(app, at, strike)
+        worker.run()
+    finally:
+        app.close()
+    return point.reached >= at
