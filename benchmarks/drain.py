@@ -11,6 +11,8 @@ from benchmarks.installation import Installation
 from benchmarks.server_cost import cost
 from benchmarks.table import Figure
 
+BATCH = 400
+"""About what a worker claims at once by itself when jobs do nothing: with it, the raw loop commits as seldom."""
 THREAD_WORKER = "drain, ThreadWorker"
 PREFORK_WORKER = "drain, Worker(processes=1)"
 
@@ -20,10 +22,12 @@ def measure(dsn: str, count: int) -> list[Figure]:
     before, raw_details = _drained(dsn, count, _raw)
     threads, thread_details = _drained(dsn, count, _thread_worker)
     prefork, prefork_details = _drained(dsn, count, _prefork_worker)
+    large, large_details = _drained(dsn, count, _raw_in_large_batches)
     after, _ = _drained(dsn, count, _raw)
     raw = (before + after) / 2
     return [
         Figure(THREAD_WORKER, threads, raw, details=thread_details),
+        Figure(f"{THREAD_WORKER}, raw in {BATCH}s", threads, large, details=large_details),
         Figure(PREFORK_WORKER, prefork, raw, details=prefork_details),
         Figure("drain, the raw loop (before beside after)", before, after, details=raw_details),
     ]
@@ -51,7 +55,11 @@ def _run(module: str, spec: str) -> None:
 
 
 def _raw(at: Installation) -> None:
-    _run("benchmarks.raw_loop", at.spec())
+    _run("benchmarks.raw_loop", at.spec(batch=100))
+
+
+def _raw_in_large_batches(at: Installation) -> None:
+    _run("benchmarks.raw_loop", at.spec(batch=BATCH))
 
 
 def _thread_worker(at: Installation) -> None:

@@ -1,4 +1,4 @@
-"""What a careful person writes by hand: claim and settle 100 at a time, two statements, one pipeline, one commit.
+"""What a careful person writes by hand: claim and settle a batch at a time, two statements, one pipeline, one commit.
 
 The tables are pgwerk's, the rows end as pgwerk's do (with an execution row each), and the settle is fenced by the
 worker. It has no threads, groups, retries, timeouts, notifications or recovery: it is the upper bound, not a peer.
@@ -13,7 +13,6 @@ import psycopg
 
 from benchmarks.jobs import nothing
 
-BATCH = 100
 HANDLERS: dict[str, Callable[..., Any]] = {"benchmarks.jobs.nothing": nothing}
 WORKER = "00000000-0000-7000-8000-000000000001"
 
@@ -44,12 +43,14 @@ select id, attempts, 'complete', %(worker)s, started_at, now(), result from clos
 """
 
 
-def turn(connection: psycopg.Connection[Any], claim: bytes, settle: bytes, done: dict[str, Any]) -> list[Any]:
+def turn(
+    connection: psycopg.Connection[Any], claim: bytes, settle: bytes, done: dict[str, Any], batch: int
+) -> list[Any]:
     """Settle what is done and claim more, in one round trip and one commit."""
     with connection.pipeline():
         if done["ids"]:
             connection.execute(settle, done)
-        cursor = connection.execute(claim, {"count": BATCH, "worker": WORKER})
+        cursor = connection.execute(claim, {"count": batch, "worker": WORKER})
     return cursor.fetchall()
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     done: dict[str, Any] = {"ids": [], "results": [], "worker": WORKER}
     with psycopg.connect(spec["dsn"], autocommit=True) as connection:
         connection.prepare_threshold = 1
-        while jobs := turn(connection, claim, settle, done):
+        while jobs := turn(connection, claim, settle, done, spec["batch"]):
             done = {"ids": [], "results": [], "worker": WORKER}
             for id_, function, payload, _attempt in jobs:
                 call = json.loads(payload)

@@ -239,7 +239,8 @@ class Agenda:
             wait=0.0 if duties else CLOSING_WAIT,
             return_buffer=self.held > 0,
             phase=self._phase,
-            finished=self.held == 0,
+            # What is abandoned is given back by whoever carries this out; nothing more is waited for.
+            finished=self.held == 0 or self._phase is Phase.ABANDON,
         )
 
     def _wait(self, now: float) -> float:

@@ -14,8 +14,6 @@ from pgwerk._core.job import Job
 MAX_SECONDS = 10 * 365.25 * 86400
 """Ten years: the longest delay, timeout or retention that is accepted."""
 MAX_ATTEMPTS = 1_000_000
-MAX_PRIORITY = 32767
-"""The index of claims holds the negative of a priority, which a smallint cannot have of -32768."""
 
 
 def seconds(name: str, value: object, *, least: float = 0.0, positive: bool = False) -> float:

@@ -162,7 +162,7 @@ def _duration(option: str, column: str, *, positive: bool) -> Callable[[NewJob, 
 
 
 def _priority(values: NewJob, value: Any) -> None:
-    values["priority"] = opt.whole("_priority", value, -opt.MAX_PRIORITY, opt.MAX_PRIORITY)
+    values["priority"] = opt.whole("_priority", value, -32768, 32767)
 
 
 def _delay(values: NewJob, value: Any) -> None:

@@ -53,6 +53,7 @@ class Coordinator:
         self._stops = 0
         self._stops_seen = 0
         self._interrupted = False
+        self._missing: set[str] = set()
         self.job_limit: int | None = None
         self.parent_says: Callable[[], int] = lambda: 0
         """How often a supervisor wants us to stop; once when it is gone."""
@@ -150,11 +151,12 @@ class Coordinator:
         self._hear_stops()
         now = monotonic()
         plan = self.agenda.plan(now)
+        if plan.phase is not Phase.RUN or plan.return_buffer:
+            self._closing(plan)
+            self._collect()
         if plan.finished and self._turns.idle:
             return True
         self._crew.enforce(now)
-        if plan.phase is not Phase.RUN or plan.return_buffer:
-            self._closing(plan)
         for duty in plan.duties:
             self._duties.do(duty)
         self._duties.touch(now)
@@ -224,6 +226,20 @@ class Coordinator:
         now = monotonic()
         self._turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
         self._crew.submit([one for one in waiting if one.job.id not in wanted])
+
+    def reconcile(self) -> None:
+        """Give back jobs that slipped through between claim and handler: they would stay active for ever.
+
+        Only what is missing at two looks in a row: a job is on its way from the queue to a thread for an instant.
+        """
+        self._collect()
+        missing = [] if self._crew.waiting else self._turns.missing(run.claimed.job.id for run in self._crew.running())
+        lost = [one for one in missing if one.job.id in self._missing]
+        self._missing = {one.job.id for one in missing}
+        now = monotonic()
+        for one in lost:
+            logger.error("job %s (%s) got lost inside this worker: it is given back", one.job.id, one.job.function)
+        self._turns.unsettled += [Finished(one, Interrupted(), now, now) for one in lost]
 
     @property
     def held(self) -> list[Job]:

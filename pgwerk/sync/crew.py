@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +12,14 @@ from typing import Protocol
 
 from pgwerk._core.outcome import Outcome
 from pgwerk._core.statements.claims import Claimed
-from pgwerk.errors import JobTimeout
+from pgwerk.errors import JobTimeout, WorkerShutdown
 from pgwerk.sync.runner import Runner, close_loop, interrupted_outcome
 from pgwerk.sync.slots import INTERRUPTIONS, Interruption, Run, monotonic, stack_of
 
 logger = logging.getLogger("pgwerk.worker")
 
 TIMEOUT_GRACE = 5.0
-"""Seconds that a handler has between being interrupted at its timeout and being left behind."""
+"""Seconds that a handler has between being interrupted (at its timeout, by an abort) and being left behind."""
 
 
 @dataclass(slots=True)
@@ -67,6 +68,11 @@ class Crew(Protocol):
 
     def running(self) -> Sequence[Run]:
         """What runs now."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is submitted and not started."""
         ...
 
     def abandon(self) -> None:
@@ -157,6 +163,11 @@ class ThreadCrew:
         """What runs now."""
         return list(self._runs.values())
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is submitted and not started."""
+        return not self._jobs.empty()
+
     def interrupt(self, reason: Interruption, ids: Iterable[str] | None = None) -> None:
         """Interrupt running handlers; all without *ids*."""
         wanted = None if ids is None else set(ids)
@@ -165,23 +176,17 @@ class ThreadCrew:
                 run.interrupt(reason)
 
     def enforce(self, now: float) -> None:
-        """Interrupt handlers past their timeout, and leave behind those that ignore it."""
+        """Interrupt handlers past their timeout, and leave behind those that ignore it or their abort."""
         for run in self.running():
-            if run.deadline is None or now < run.deadline:
-                continue
-            if run.reason is None:
+            if run.reason is None and run.deadline is not None and now >= run.deadline:
                 run.interrupt(JobTimeout)
-            if now >= run.deadline + TIMEOUT_GRACE:
+            if now >= _end_of_patience(run):
                 self._leave_behind(run, replace=True)
 
     def next_deadline(self) -> float | None:
         """When `enforce` has something to do next."""
-        deadlines = [
-            run.deadline + (TIMEOUT_GRACE if run.reason is not None else 0.0)
-            for run in self.running()
-            if run.deadline is not None
-        ]
-        return min(deadlines, default=None)
+        moments = [_next_moment(run) for run in self.running()]
+        return min((moment for moment in moments if moment < math.inf), default=None)
 
     def abandon(self) -> None:
         """Leave behind every handler that still runs."""
@@ -215,3 +220,16 @@ class ThreadCrew:
         for thread in self._threads:
             if thread.ident not in self._left:
                 thread.join(1.0)
+
+
+def _end_of_patience(run: Run) -> float:
+    """When a handler that was interrupted is left behind; at a shutdown the agenda says so."""
+    if run.reason is None or run.reason is WorkerShutdown:
+        return math.inf
+    return run.interrupted + TIMEOUT_GRACE
+
+
+def _next_moment(run: Run) -> float:
+    if run.reason is None:
+        return math.inf if run.deadline is None else run.deadline
+    return _end_of_patience(run)

@@ -52,6 +52,7 @@ class Duties:
             logger.warning("the row of this worker was gone: registering again")
             self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+        self._coordinator.reconcile()
 
     def _recover(self) -> None:
         swept = self._coordinator.session.perform(sweep.recover(self._liveness))

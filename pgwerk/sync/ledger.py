@@ -26,6 +26,10 @@ class Ledger:
         """The jobs that are held."""
         return [claimed.job for claimed in self._held.values()]
 
+    def without(self, known: set[str]) -> list[Claimed]:
+        """The held jobs that are not *known*."""
+        return [claimed for job_id, claimed in self._held.items() if job_id not in known]
+
     def add(self, claimed: Iterable[Claimed]) -> None:
         """Hold these from now on."""
         for one in claimed:

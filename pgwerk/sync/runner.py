@@ -75,6 +75,7 @@ class Runner:
         # The second try is for an interruption that arrives between the handler's end and close().
         outcome: Outcome | None = None
         try:
+            run.open = True
             try:
                 outcome = self._call(run)
             except BaseException as error:  # noqa: BLE001  # SystemExit in a handler is a failed attempt, too

@@ -39,15 +39,17 @@ class Session:
             # A session setting, so only without a pooler: a statement that hangs must not hang the worker.
             _ = connection.execute("select set_config('statement_timeout', %s, false)", [str(STATEMENT_TIMEOUT_MS)])
         self._connection = connection
-        if self._troubled:
-            logger.info("Postgres at %s answers again", self._executor.where)
-        self._troubled, self.failures, self.ever_connected = False, 0, True
+        self.ever_connected = True
 
     def run(self, op: Operation[R]) -> R:
         """Run *op*; raises ConnectionFailed when the connection is gone."""
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        return self._executor.run_on(self._connection, op)
+        result = self._executor.run_on(self._connection, op)
+        if self._troubled:
+            logger.info("Postgres at %s answers again", self._executor.where)
+            self._troubled, self.failures = False, 0
+        return result
 
     def perform(self, steps: Procedure[R]) -> R:
         """Run a procedure, each operation in a transaction of its own."""

@@ -33,6 +33,9 @@ AFTER_CANCEL = 0.05
 """How long a handler has, after its query was cancelled, before the exception is raised in it anyway."""
 
 
+_raising = threading.Lock()
+
+
 @dataclass(eq=False, slots=True)
 class Run:
     """One run of a handler in a thread."""
@@ -43,14 +46,17 @@ class Run:
     deadline: float | None
     reason: Interruption | None = None
     """Why it was interrupted; whatever the handler raises then, this is what happened."""
-    open: bool = True
-    """Whether an exception raised in the thread would reach the handler."""
+    interrupted: float = 0.0
+    """When it was."""
+    open: bool = False
+    """Whether an exception raised in the thread would reach the handler, or who catches it for the handler."""
     shields: int = 0
 
     def interrupt(self, reason: Interruption) -> None:
         """Interrupt the handler, in the background; the first reason counts."""
         if self.reason is not None or not self.open:
             return
+        self.interrupted = monotonic()
         self.reason = reason
         threading.Thread(target=self._interrupt, args=(reason,), name="pgwerk-interrupt", daemon=True).start()
 
@@ -61,16 +67,17 @@ class Run:
             until = monotonic() + AFTER_CANCEL
             while self.open and monotonic() < until:
                 time.sleep(STEP)
-        if self.open:
-            raise_in_thread(self.thread, reason)
-            if not self.open:
-                raise_in_thread(self.thread, None)
+        with _raising:
+            if self.open:
+                raise_in_thread(self.thread, reason)
 
     def close(self) -> None:
         """Let nothing more be raised in the thread on account of this run; called by the thread itself."""
         self.open = False
         if self.reason is not None:
-            raise_in_thread(self.thread, None)
+            # Whoever interrupts looks at `open` under this lock: after it, nothing is raised any more.
+            with _raising:
+                raise_in_thread(self.thread, None)
 
 
 def raise_in_thread(thread: int, exception: type[BaseException] | None) -> None:

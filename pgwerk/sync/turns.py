@@ -92,10 +92,11 @@ class Turns:
             return True
         self.ledger.retiring, self._parents, self._keys = [], [], set()
         self._dozing = doze
-        self._claimed(count, answer)
         self._expect(verdict for _, verdict in entries)
         left = [one for one in finished if one.claimed.job.id not in answer.closed]
+        # Before what was claimed is looked at: a job that went back in this turn may have come again in it.
         self._done([one for one in finished if one.claimed.job.id in answer.closed])
+        self._claimed(count, answer)
         self._parents = [one.claimed.job.id for one in finished if isinstance(one.outcome, Succeeded | Failed)]
         if left:
             self._settle_whole(left)
@@ -130,6 +131,10 @@ class Turns:
         self.ledger.add(claim.jobs)
         if claim.jobs:
             self._start(claim.jobs)
+
+    def missing(self, running: Iterable[str]) -> list[Claimed]:
+        """Find held jobs that nobody knows of any more, given those that run and that nothing is on its way."""
+        return self.ledger.without({*running, *(one.claimed.job.id for one in self.unsettled)})
 
     # More than a row --------------------------------------------------------------
 

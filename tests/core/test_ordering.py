@@ -46,7 +46,7 @@ WHEN = datetime(2030, 1, 2, tzinfo=UTC)
         ({"queue": "q"}, {"queue": "q"}),
         ({"queue": None, "priority": None, "retry": None, "at": None, "group": None}, {}),
         ({"key": "k" * 1024}, {"key": "k" * 1024}),
-        ({"priority": -32767}, {"priority": -32767}),
+        ({"priority": -32768}, {"priority": -32768}),
         ({"priority": 32767}, {"priority": 32767}),
         ({"delay": 1.5}, {"delay": 1.5}),
         ({"delay": timedelta(minutes=1)}, {"delay": 60.0}),
@@ -92,7 +92,7 @@ def test_every_option_becomes_its_columns(options: dict[str, Any], expected: dic
     [
         {"queue": ""}, {"queue": 5}, {"queue": "q" * 256}, {"queue": "a\0b"}, {"queue": "漢" * 100},
         {"key": ""}, {"key": "k" * 1025}, {"key": "\0"}, {"key": 5}, {"key": "\ud800" * 400},
-        {"priority": 32768}, {"priority": -32768}, {"priority": 1.5}, {"priority": True}, {"priority": "high"},
+        {"priority": 32768}, {"priority": -32769}, {"priority": 1.5}, {"priority": True}, {"priority": "high"},
         {"delay": -1}, {"delay": math.nan}, {"delay": math.inf}, {"delay": "5"}, {"delay": 1e12},
         {"delay": timedelta(-1)},
         {"at": "tomorrow"}, {"at": 5}, {"at": datetime.max}, {"at": datetime.min},  # noqa: DTZ901

@@ -8,7 +8,7 @@ import pytest
 
 from pgwerk._core.operations.enqueue import begin_inline
 from pgwerk._core.outcome import Interrupted
-from pgwerk._core.statements import admin, claims
+from pgwerk._core.statements import admin, claims, settling
 from tests.database.builders import OTHER, WORKER, Desk, ids, new
 from tests.fixtures.run import Peer
 
@@ -191,8 +191,14 @@ def test_values_that_would_stop_the_work_of_others_cannot_be_stored(desk: Desk, 
 
 
 def test_the_extreme_priorities_can_be_claimed(desk: Desk) -> None:
-    low, high = desk.put(priority=-32767), desk.put(priority=32767)
-    assert ids(desk.claim()) == [high, low]
+    low, high, later = desk.put(priority=-32768), desk.put(priority=32767), desk.put(priority=-32768, delay=5)
+    desk.ago(later, 3600, "scheduled_at")
+    assert desk.perform_promote() == 1
+    assert ids(desk.claim()) == [high, later, low]
+    for _ in range(2):
+        desk.put(priority=-32768, group="g")
+    assert len(desk.claim(10, "default", in_turns=True)) == 1
+    assert desk.run(settling.ready(["g"])) == 0
 
 
 def test_ids_of_foreign_producers_ascend_with_time(desk: Desk) -> None:

@@ -337,3 +337,21 @@ def test_aborts_of_running_jobs_are_found(desk: Desk) -> None:
     one, two = desk.take(1), desk.take(2)
     desk.run(manage.abort(one.job.id))
     assert desk.run(claims.aborting([one.job.id, two.job.id])) == [one.job.id]
+
+
+@pytest.mark.parametrize("result", [None, "1"], ids=["without results", "with results"])
+def test_a_batch_of_nothing_but_successes_has_the_same_fence(desk: Desk, result: str | None) -> None:
+    desk.live()
+    plain, stale, aborting, parent = (desk.take(n) for n in range(4))
+    child = desk.put(depends_on=parent.job.id)
+    assert desk.close(stale, Interrupted())
+    (fresh,) = desk.claim()
+    desk.run(manage.abort(aborting.job.id))
+    batch = [entry(one, Succeeded(result)) for one in (plain, stale, aborting, parent)]
+    assert desk.run(claims.close(batch, WORKER, whole=False)) == [plain.job.id]
+    assert desk.run(claims.close(batch, WORKER, whole=False)) == []
+    assert desk.statuses(plain, fresh, aborting, parent, child) == [
+        "complete", "active", "aborting", "active", "waiting",
+    ]  # fmt: skip
+    assert desk.executions(plain) == [(1, "complete")]
+    assert desk.sql("select distinct job_id::text from {executions}") == [(plain.job.id,)]

@@ -94,11 +94,11 @@ create table {jobs} (
     autovacuum_vacuum_cost_delay = 1
 );
 
--- One range of this index is one queue in the order it is claimed.
-create index [jobs_claim] on {jobs} (queue, (-priority), scheduled_at, id) where lane = 'ready';
+-- One range of this index is one queue in the order it is claimed. (A smallint has no negative of -32768.)
+create index [jobs_claim] on {jobs} (queue, (-priority::integer), scheduled_at, id) where lane = 'ready';
 create index [jobs_scheduled] on {jobs} (scheduled_at) where lane = 'scheduled';
 create index [jobs_waiting] on {jobs} (id) where lane = 'waiting';
-create index [jobs_blocked] on {jobs} (group_key, (-priority), scheduled_at, id) where lane = 'blocked';
+create index [jobs_blocked] on {jobs} (group_key, (-priority::integer), scheduled_at, id) where lane = 'blocked';
 create index [jobs_expires] on {jobs} (expires_at) where expires_at is not null;
 create unique index [jobs_key] on {jobs} (key) where key is not null;
 create index [jobs_callback] on {jobs} (callback_of) where callback_of is not null;

@@ -37,7 +37,7 @@ class Claim:
     """How many members were denied."""
 
 
-_ORDER = "(-priority), scheduled_at, id"
+_ORDER = "(-priority::integer), scheduled_at, id"
 
 _CLAIMED_LIST = """
 select j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text,
@@ -65,12 +65,12 @@ with picked as materialized (
           and j.status = 'queued'
           and j.scheduled_at <= now()
           and (j.expires_at is null or j.expires_at > now())
-        order by (-j.priority), j.scheduled_at, j.id
+        order by (-j.priority::integer), j.scheduled_at, j.id
         limit %(count)s
         for update skip locked  -- another claim's rows are passed over, never waited for
     ) ready
     where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
-    order by ${turn}(-ready.priority), ready.scheduled_at, ready.id
+    order by ${turn}(-ready.priority::integer), ready.scheduled_at, ready.id
     limit %(count)s
 ), member as (
     select id, group_key, coalesce(group_limit, 1) as slots,
@@ -127,7 +127,8 @@ _BY_PRIORITY = _CLAIM.replace("${turn}", "")
 # The first of each queue, then the second of each …; queues in the order they are given.
 _IN_TURNS = _CLAIM.replace(
     "${turn}",
-    "row_number() over (partition by q.place order by (-ready.priority), ready.scheduled_at, ready.id), q.place, ",
+    "row_number() over (partition by q.place order by (-ready.priority::integer), ready.scheduled_at, ready.id),"
+    " q.place, ",
 )
 
 _TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")

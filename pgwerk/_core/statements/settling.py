@@ -110,7 +110,7 @@ def ready(keys: Sequence[str]) -> Statement[int]:
             cross join lateral (
                 select j.group_limit from {jobs} j
                 where j.group_key = k.key and j.lane = 'blocked'
-                order by (-j.priority), j.scheduled_at, j.id
+                order by (-j.priority::integer), j.scheduled_at, j.id
                 limit 1
             ) m
         ), next as (
@@ -119,7 +119,7 @@ def ready(keys: Sequence[str]) -> Statement[int]:
             cross join lateral (
                 select j.id from {jobs} j
                 where j.group_key = r.key and j.lane = 'blocked'
-                order by (-j.priority), j.scheduled_at, j.id
+                order by (-j.priority::integer), j.scheduled_at, j.id
                 limit greatest(r.free, 0)
                 for update skip locked  -- somebody else readies or cancels it
             ) m
