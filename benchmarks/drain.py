@@ -27,8 +27,9 @@ def measure(dsn: str, count: int) -> list[Figure]:
     raw = (before + after) / 2
     return [
         Figure(THREAD_WORKER, threads, raw, details=thread_details),
-        Figure(f"{THREAD_WORKER}, raw in {BATCH}s", threads, large, details=large_details),
+        Figure(f"{THREAD_WORKER}, raw in {BATCH}s", threads, large),
         Figure(PREFORK_WORKER, prefork, raw, details=prefork_details),
+        Figure(f"drain, the raw loop in {BATCH}s (beside 100s)", large, raw, details=large_details),
         Figure("drain, the raw loop (before beside after)", before, after, details=raw_details),
     ]
 

@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -137,18 +137,7 @@ class Executor:
 
     def perform(self, steps: Procedure[R], connection: Connection[Any] | Foreign | None = None) -> R:
         """Run each operation that a procedure asks for, in a transaction of its own."""
-        try:
-            op = next(steps)
-            while True:
-                try:
-                    result = self.run(op, connection)
-                except Exception as error:  # noqa: BLE001  # the procedure decides
-                    op = steps.throw(error)
-                else:
-                    op = steps.send(result)
-        except StopIteration as stop:
-            value: R = stop.value
-            return value
+        return walk_through(steps, lambda op: self.run(op, connection))
 
     def _walk(self, connection: Connection[Any] | Foreign, op: Operation[R]) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
@@ -198,3 +187,19 @@ class Executor:
             if no_records(error):
                 return []
             raise
+
+
+def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:
+    """Run each operation that a procedure asks for with *run*."""
+    try:
+        op = next(steps)
+        while True:
+            try:
+                result = run(op)
+            except Exception as error:  # noqa: BLE001  # the procedure decides
+                op = steps.throw(error)
+            else:
+                op = steps.send(result)
+    except StopIteration as stop:
+        value: R = stop.value
+        return value

@@ -185,7 +185,9 @@ def failed(error: BaseException) -> Failed:
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001  # an exception whose own text raises is still a failed attempt
+    except INTERRUPTIONS:
+        raise
+    except BaseException:  # noqa: BLE001  # an exception whose own text raises is still a failed attempt
         return f"{type(error).__name__} (its message cannot be shown)"
 
 

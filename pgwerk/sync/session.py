@@ -8,12 +8,14 @@ import psycopg
 from psycopg import Connection
 
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk.errors import ConnectionFailed, WerkError
-from pgwerk.sync.executor import Executor
+from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
+from pgwerk.sync.executor import TRIES, Executor, walk_through
 
 logger = logging.getLogger("pgwerk.worker")
 
 STATEMENT_TIMEOUT_MS = 60_000
+ROLLED_BACK = ("40001", "40P01")
+"""A serialization failure or a deadlock: for the sake of another transaction, and worth another try at once."""
 
 
 class Session:
@@ -45,7 +47,7 @@ class Session:
         """Run *op*; raises ConnectionFailed when the connection is gone."""
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        result = self._executor.run_on(self._connection, op)
+        result = self._run(self._connection, op)
         if self._troubled:
             logger.info("Postgres at %s answers again", self._executor.where)
             self._troubled, self.failures = False, 0
@@ -55,7 +57,16 @@ class Session:
         """Run a procedure, each operation in a transaction of its own."""
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        return self._executor.perform(steps, self._connection)
+        return walk_through(steps, self.run)
+
+    def _run(self, connection: Connection[Any], op: Operation[R]) -> R:
+        for _ in range(1, TRIES):
+            try:
+                return self._executor.run_on(connection, op)
+            except DatabaseError as error:
+                if error.sqlstate not in ROLLED_BACK:
+                    raise
+        return self._executor.run_on(connection, op)
 
     def lost(self, error: WerkError) -> None:
         """Give the connection up; the first time, say so."""

@@ -12,7 +12,7 @@ from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded
 from pgwerk._core.payload import storable_text
 from pgwerk._core.statements.claims import Claimed
-from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
+from pgwerk.errors import DatabaseError, SerializationError, WerkError
 from pgwerk.sync.crew import Finished
 from pgwerk.sync.identity import Identity
 from pgwerk.sync.ledger import Ledger
@@ -79,11 +79,8 @@ class Turns:
         self._agenda.claiming()
         try:
             answer = self._session.run(turn(ask))
-        except ConnectionFailed:
-            self.unsettled = finished
-            raise
-        except (SerializationError, DatabaseError) as error:
-            if not entries:
+        except WerkError as error:
+            if not entries or not _refuses_the_value(error):
                 self.unsettled = finished
                 raise
             # One of them cannot be written: find it, and do not let it hold up the others.
@@ -144,10 +141,10 @@ class Turns:
         reports = [_report(one, now) for one in finished]
         try:
             verdicts = self._session.run(settle(reports, self._identity.id, random.random()))
-        except ConnectionFailed:
-            self.unsettled = [*finished, *self.unsettled]
-            raise
-        except (SerializationError, DatabaseError) as error:
+        except WerkError as error:
+            if not _refuses_the_value(error):
+                self.unsettled = [*finished, *self.unsettled]
+                raise
             if len(finished) > 1:
                 self._one_by_one(finished)
                 return
@@ -168,7 +165,7 @@ class Turns:
         for index, one in enumerate(finished):
             try:
                 self._settle_whole([one])
-            except ConnectionFailed:
+            except WerkError:
                 self.unsettled = [*self.unsettled, *finished[index + 1 :]]
                 raise
 
@@ -178,7 +175,11 @@ class Turns:
         logger.error("the outcome of job %s (%s) cannot be stored: %s", job.id, job.function, error)
         reason = storable_text(f"the outcome could not be stored: {error}", 2000)
         report = Report(job.id, one.claimed.claim, Failed(reason, final=True))
-        return self._session.run(settle([report], self._identity.id))
+        try:
+            return self._session.run(settle([report], self._identity.id))
+        except WerkError:
+            self.unsettled = [one, *self.unsettled]
+            raise
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
@@ -198,6 +199,14 @@ class Turns:
                 _log_end(one)
         self.settled += len(finished)
         self._agenda.finished(len(finished), monotonic())
+
+
+def _refuses_the_value(error: WerkError) -> bool:
+    """Whether it is this outcome that Postgres will never take; anything else may pass, and is tried again."""
+    if isinstance(error, DatabaseError):
+        # A constraint or a trigger of the installation's own.
+        return (error.sqlstate or "")[:2] in ("23", "P0")
+    return isinstance(error, SerializationError)
 
 
 def _report(one: Finished, now: float) -> Report:
