@@ -13,7 +13,7 @@ CLAIM = """
 update {jobs} set status = 'active', attempts = attempts + 1, started_at = now()
 where id = (
     select id from {jobs} where queue = 'default' and lane = 'ready' and status = 'queued'
-    order by (-priority), scheduled_at, id limit 1 for update skip locked)
+    order by (-priority::integer), scheduled_at, id limit 1 for update skip locked)
 returning id::text, payload::text
 """
 SETTLE = "update {jobs} set status = 'complete', completed_at = now() where id = %s::uuid"

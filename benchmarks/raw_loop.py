@@ -20,7 +20,7 @@ CLAIM = """
 with picked as materialized (
     select id from {jobs}
     where queue = 'default' and lane = 'ready' and status = 'queued' and scheduled_at <= now()
-    order by (-priority), scheduled_at, id
+    order by (-priority::integer), scheduled_at, id
     limit %(count)s
     for update skip locked
 )
@@ -43,6 +43,14 @@ select id, attempts, 'complete', %(worker)s, started_at, now(), result from clos
 """
 
 
+def check_plan(connection: psycopg.Connection[Any], claim: bytes) -> None:
+    """Refuse to be a slow baseline: the claim must walk the index, in its order, as the schema has it today."""
+    rows = connection.execute(b"explain " + claim, {"count": 100, "worker": WORKER}).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    if "Sort" in plan or "Seq Scan" in plan:
+        raise SystemExit(f"the raw claim does not use the claim index; bring its ORDER BY up to date:\n{plan}")
+
+
 def turn(
     connection: psycopg.Connection[Any], claim: bytes, settle: bytes, done: dict[str, Any], batch: int
 ) -> list[Any]:
@@ -61,6 +69,7 @@ def main() -> None:
     done: dict[str, Any] = {"ids": [], "results": [], "worker": WORKER}
     with psycopg.connect(spec["dsn"], autocommit=True) as connection:
         connection.prepare_threshold = 1
+        check_plan(connection, claim)
         while jobs := turn(connection, claim, settle, done, spec["batch"]):
             done = {"ids": [], "results": [], "worker": WORKER}
             for id_, function, payload, _attempt in jobs:

@@ -26,6 +26,8 @@ class Duties:
         self._coordinator = coordinator
         self._liveness = liveness
         self._stuck = stuck
+        self._thorough_at = monotonic() + self._stuck / 4
+        """When to look for active rows that no worker claimed."""
         self.touch_at = math.inf
         """When jobs with a heartbeat have to be renewed next."""
 
@@ -72,7 +74,11 @@ class Duties:
             self._coordinator.agenda.notified()
 
     def _sweep(self) -> None:
-        swept = self._coordinator.session.perform(sweep.sweep(self._liveness, self._stuck))
+        thorough = monotonic() >= self._thorough_at
+        if thorough:
+            self._thorough_at = monotonic() + self._stuck / 4
+        steps = sweep.sweep(self._liveness, self._stuck if thorough else None)
+        swept = self._coordinator.session.perform(steps)
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 

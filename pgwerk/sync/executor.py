@@ -34,6 +34,9 @@ from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
 
+_inherited: list[object] = []
+"""Pools of a parent process: kept, because their finalisers belong to it."""
+
 
 class Executor:
     """Run operations; one for each app, used by any number of threads, made anew after a fork."""
@@ -73,6 +76,7 @@ class Executor:
         if self._pid != os.getpid():
             # A fork: the parent's connections and threads are not ours. Neither used nor closed.
             self._lock = threading.Lock()
+            _inherited.append(self._pool)
             self._pool, self._pid = None, os.getpid()
         with self._lock:
             if self._pool is None:

@@ -1,6 +1,10 @@
 """``_sync=True``: running a job in the calling process, recorded as if a worker had run it."""
 
+import contextlib
+import os
+import socket
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pgwerk._clock import new_id
@@ -9,8 +13,9 @@ from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order, begin_inline
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements import claims, queries
-from pgwerk.errors import EnqueueError
+from pgwerk._core.statements import claims, queries, workers
+from pgwerk.errors import EnqueueError, WerkError
+from pgwerk.sync.executor import Executor
 from pgwerk.sync.runner import Hooks, Runner
 from pgwerk.sync.slots import Run, monotonic
 
@@ -49,6 +54,15 @@ def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
     if claimed is None:
         return None
     runner = Runner(app, worker, app.serializer, Hooks(), app.get_job)
+    with contextlib.nullcontext() if connection is not None else _kept_alive(app, worker):
+        _run_attempts(executor, runner, worker, order, claimed, connection)
+    return executor.run(queries.get(order.id, app.decode), connection)
+
+
+def _run_attempts(
+    executor: Executor, runner: Runner, worker: InlineWorker, order: Order, first: claims.Claimed, connection: Any
+) -> None:
+    claimed: claims.Claimed | None = first
     while claimed is not None:
         run = Run(claimed, threading.get_ident(), monotonic(), None)
         outcome = runner.run(run)
@@ -59,4 +73,28 @@ def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
         if verdict is None or verdict.terminal:
             break
         claimed = executor.run(claims.claim_one(order.id, worker.id), connection)
-    return executor.run(queries.get(order.id, app.decode), connection)
+
+
+@contextlib.contextmanager
+def _kept_alive(app: "Werk", worker: InlineWorker) -> Iterator[None]:
+    """Show that the job is being run, when that takes longer than a heartbeat: others would recover it."""
+    over = threading.Event()
+
+    def beat() -> None:
+        registered = False
+        while not over.wait(app.config.heartbeat_interval):
+            metadata = {"pid": os.getpid(), "host": socket.gethostname(), "worker_type": "inline"}
+            with contextlib.suppress(WerkError):
+                app.executor.run(workers.register(worker.id, worker.name, (), metadata, app.liveness))
+                registered = True
+        if registered:
+            with contextlib.suppress(WerkError):
+                app.executor.run(workers.leave(worker.id))
+
+    thread = threading.Thread(target=beat, name="pgwerk-inline", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

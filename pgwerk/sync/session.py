@@ -8,8 +8,9 @@ import psycopg
 from psycopg import Connection
 
 from pgwerk._core.operation import Operation, Procedure, R
+from pgwerk._psycopg import TRIES
 from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
-from pgwerk.sync.executor import TRIES, Executor, walk_through
+from pgwerk.sync.executor import Executor, walk_through
 
 logger = logging.getLogger("pgwerk.worker")
 

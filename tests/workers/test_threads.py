@@ -274,3 +274,16 @@ def test_waiting_times_out_and_the_job_goes_on(app: Werk) -> None:
     with pytest.raises(JobTimeout, match=r"did not end within 0\.2 s"):
         app.wait_for(job, timeout=0.2)
     assert app.get_job(job).status is JobStatus.QUEUED
+
+
+def test_a_job_run_in_place_for_longer_than_its_liveness_is_not_run_by_anybody_else(
+    dsn: str, schema: str, notes: Notes
+) -> None:
+    slow = Werk(dsn, schema=schema, config={"heartbeat_interval": 0.2})
+    slow.connect()
+    with thread_worker(slow):
+        done = slow.enqueue(handlers.long_nap, "in place", 1.2, _sync=True, _retry=3)
+    assert done is not None
+    assert (done.status, done.attempts) == (JobStatus.COMPLETE, 1)
+    assert notes.all() == ["start in place", "end in place"]
+    slow.close()

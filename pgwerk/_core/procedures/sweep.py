@@ -63,10 +63,15 @@ def promote_due() -> Procedure[upkeep.Promoted]:
             return upkeep.Promoted(total, promoted.next_due)
 
 
-def sweep(live: float, stuck: float) -> Procedure[Swept]:
-    """Do all there is to do. Any number of processes may sweep at once."""
+def sweep(live: float, stuck: float | None) -> Procedure[Swept]:
+    """Do all there is to do. Any number of processes may sweep at once.
+
+    *stuck*: also look for active rows that no worker claimed since so many seconds. It reads every runnable job, so
+    that workers do it rarely.
+    """
     swept = yield from recover(live)
-    swept.recovered += yield from ask(recover_unclaimed(stuck))
+    if stuck is not None:
+        swept.recovered += yield from ask(recover_unclaimed(stuck))
     promoted = yield from promote_due()
     swept.promoted, swept.next_due = promoted.moved, promoted.next_due
     swept.expired = yield from _expire()
