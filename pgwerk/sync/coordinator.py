@@ -9,7 +9,7 @@ from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.job import DequeueStrategy, Job
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
-from pgwerk._core.statements import claims, workers
+from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
 from pgwerk.errors import ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.sync.crew import Crew, Finished
@@ -89,6 +89,7 @@ class Coordinator:
                 try:
                     if not self._connected() or self._step():
                         break
+                    self.session.works()
                 except ConnectionFailed as error:
                     self._disconnected(error)
                 except WerkError as error:
@@ -96,6 +97,9 @@ class Coordinator:
                         raise
                     self.session.trouble(error)
                     self._pause()
+                    if self._given_up:
+                        # What could not be written is recovered by others as soon as we have left.
+                        break
             self._leave()
         finally:
             self._crew.close()
@@ -107,14 +111,13 @@ class Coordinator:
         if self._ready and self.session.connected:
             return True
         self._hear_stops()
-        if self.agenda.plan(monotonic()).phase is Phase.ABANDON:
-            self._crew.abandon()
+        if self._given_up:
             return False
         me = self.identity
         self._ready = False
         self.session.connect()
         self.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
-        for job_id, claim in self.session.run(claims.stray(me.id, self._turns.ledger.claims)):
+        for job_id, claim in self.session.run(closing.stray(me.id, self._turns.ledger.claims)):
             # Claimed by us in a turn whose answer was lost.
             _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me.id))
         self._turns.reconnected()
@@ -122,6 +125,14 @@ class Coordinator:
         self.agenda.notified()
         self.agenda.do(Duty.PROMOTE, monotonic())
         self._ready = True
+        return True
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether the time to stop in good order is over."""
+        if not self.stopping or self.agenda.plan(monotonic()).phase is not Phase.ABANDON:
+            return False
+        self._crew.abandon()
         return True
 
     def _listen_again(self) -> None:
@@ -259,7 +270,7 @@ class Coordinator:
             return
         try:
             if self._turns.ledger.retiring:
-                self.session.run(claims.retire(self._turns.ledger.retiring))
+                self.session.run(closing.retire(self._turns.ledger.retiring))
             self.session.run(workers.leave(self.identity.id))
         except WerkError as error:
             logger.warning("could not say goodbye: %s", error)

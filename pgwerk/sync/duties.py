@@ -2,16 +2,17 @@
 
 import logging
 import math
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Sequence
+from typing import Protocol, assert_never
 
-from pgwerk._core.agenda import Duty
+from pgwerk._core.agenda import Agenda, Duty
+from pgwerk._core.job import Job
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
-from pgwerk._core.statements import claims, workers
+from pgwerk._core.statements import closing, workers
+from pgwerk.sync.identity import Identity
+from pgwerk.sync.session import Session
 from pgwerk.sync.slots import monotonic
-
-if TYPE_CHECKING:
-    from pgwerk.sync.coordinator import Coordinator
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -19,10 +20,31 @@ TOUCHES = 3
 """How often a job with a heartbeat is renewed within it."""
 
 
+class Coordinator(Protocol):
+    """What duties need of whoever has them carried out."""
+
+    identity: Identity
+    session: Session
+    agenda: Agenda
+
+    @property
+    def held(self) -> list[Job]:
+        """The jobs that are ours."""
+        ...
+
+    def interrupt(self, ids: Sequence[str]) -> None:
+        """Abort jobs that are ours."""
+        ...
+
+    def reconcile(self) -> None:
+        """Give back jobs that got lost between claim and handler."""
+        ...
+
+
 class Duties:
     """Carries out the duties of one coordinator."""
 
-    def __init__(self, coordinator: "Coordinator", liveness: float, stuck: float) -> None:
+    def __init__(self, coordinator: Coordinator, liveness: float, stuck: float) -> None:
         self._coordinator = coordinator
         self._liveness = liveness
         self._stuck = stuck
@@ -85,7 +107,7 @@ class Duties:
     def _aborts(self) -> None:
         held = [job.id for job in self._coordinator.held]
         if held:
-            wanted = self._coordinator.session.run(claims.aborting(held))
+            wanted = self._coordinator.session.run(closing.aborting(held))
             if wanted:
                 self._coordinator.interrupt(wanted)
 
@@ -120,7 +142,7 @@ class Duties:
         self.touch_at = math.inf
         beating = [job for job in self._coordinator.held if job.heartbeat_secs is not None]
         if beating:
-            _ = self._coordinator.session.run(claims.touch([(job.id, job.claim_id or 0) for job in beating]))
+            _ = self._coordinator.session.run(closing.touch([(job.id, job.claim_id or 0) for job in beating]))
             self.touch_within(min(job.heartbeat_secs or math.inf for job in beating), now)
 
 

@@ -13,7 +13,7 @@ from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order, begin_inline
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements import claims, queries, workers
+from pgwerk._core.statements import claims, closing, queries, workers
 from pgwerk.errors import EnqueueError, WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.runner import Hooks, Runner
@@ -68,7 +68,7 @@ def _run_attempts(
         outcome = runner.run(run)
         report = Report(order.id, claimed.claim, outcome, began=monotonic() - run.started)
         verdicts = executor.run(settle([report], worker.id), connection)
-        executor.run(claims.retire([claimed.claim]), connection)
+        executor.run(closing.retire([claimed.claim]), connection)
         verdict = verdicts.get(order.id)
         if verdict is None or verdict.terminal:
             break

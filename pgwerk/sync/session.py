@@ -48,11 +48,7 @@ class Session:
         """Run *op*; raises ConnectionFailed when the connection is gone."""
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        result = self._run(self._connection, op)
-        if self._troubled:
-            logger.info("Postgres at %s answers again", self._executor.where)
-            self._troubled, self.failures = False, 0
-        return result
+        return self._run(self._connection, op)
 
     def perform(self, steps: Procedure[R]) -> R:
         """Run a procedure, each operation in a transaction of its own."""
@@ -80,6 +76,12 @@ class Session:
         if not self._troubled:
             self._troubled = True
             logger.warning("%s; trying again until it works", error)
+
+    def works(self) -> None:
+        """All that was asked for went well; the first time after trouble, say so."""
+        if self._troubled:
+            logger.info("Postgres at %s answers again", self._executor.where)
+        self._troubled, self.failures = False, 0
 
     def close(self) -> None:
         """Close the connection."""

@@ -19,7 +19,7 @@ from pgwerk._core.agenda import Pace
 from pgwerk._core.context import Context
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.ordering import encode_meta
-from pgwerk._core.statements import claims
+from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError, ConnectionFailed, WerkError
@@ -278,6 +278,6 @@ class ThreadWorker(BaseWorker):
         """Store the progress of a running job."""
         value = encode_meta({"fraction": fraction, "message": message})
         try:
-            _ = self.app.executor.run(claims.progress(claimed.job.id, claimed.claim, value))
+            _ = self.app.executor.run(closing.progress(claimed.job.id, claimed.claim, value))
         except WerkError as error:
             logger.warning("the progress of job %s was not stored: %s", claimed.job.id, error)

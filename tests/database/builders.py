@@ -17,7 +17,7 @@ from pgwerk._core.outcome import Failed, Outcome, Report, Succeeded
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
-from pgwerk._core.statements import claims, workers
+from pgwerk._core.statements import claims, closing, workers
 from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._core.statements.enqueue import Inserted
 from tests.fixtures.run import Peer, Run
@@ -76,7 +76,7 @@ class Desk:
 
     def close(self, taken: Claimed, outcome: Outcome | None = None, *, whole: bool = False) -> list[str]:
         """Close a claimed job with the one statement of the hot path."""
-        return self.run(claims.close([entry(taken, outcome)], WORKER, whole=whole))
+        return self.run(closing.close([entry(taken, outcome)], WORKER, whole=whole))
 
     def live(self, worker: str = WORKER, *, seconds: float = LIVE) -> str:
         """Register a worker."""

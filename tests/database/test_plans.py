@@ -14,7 +14,7 @@ import pytest
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
-from pgwerk._core.statements import claims, queries, settling, upkeep, workers
+from pgwerk._core.statements import claims, closing, queries, settling, upkeep, workers
 from pgwerk._core.statements.enqueue import insert
 from pgwerk._names import Names
 from pgwerk._psycopg import Renderer
@@ -138,12 +138,12 @@ def test_closing_finds_its_rows_by_their_ids(scale: Scale) -> None:
     assert len(taken) == 100
     entries = [entry(one, Succeeded("1")) for one in taken]
     for whole in (False, True):
-        nodes = check(scale, claims.close(entries, WORKER, whole=whole))
+        nodes = check(scale, closing.close(entries, WORKER, whole=whole))
         assert {node.get("Index Name") for node in scale.on_jobs(nodes)} <= {"_pgwerk_jobs_pkey", None}
     reports = [(one.job.id, one.claim) for one in taken]
     check(scale, settling.lock_claimed(reports))
-    check(scale, claims.touch(reports))
-    check(scale, claims.aborting([one.job.id for one in taken]))
+    check(scale, closing.touch(reports))
+    check(scale, closing.aborting([one.job.id for one in taken]))
 
 
 def test_promoting_reads_only_what_is_due(scale: Scale) -> None:
@@ -164,7 +164,7 @@ def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     scale.executor.run(claims.claim(["q2"], 100, OTHER))
     check(scale, upkeep.overdue(500))
     check(scale, workers.lost_claims(25, 100))
-    check(scale, claims.stray(OTHER, []))
+    check(scale, closing.stray(OTHER, []))
     check(scale, upkeep.leaked_permits())
     check(scale, upkeep.settled_claims())
     check(scale, workers.roster())

@@ -8,6 +8,7 @@ import psycopg
 
 from pgwerk import Context, Job
 
+
 def note(what: str) -> None:
     """Write down that something happened, durably and outside of any transaction of the worker's."""
     with psycopg.connect(os.environ["TEST_NOTES_DSN"], autocommit=True) as connection:
@@ -54,6 +55,15 @@ def named_nap(name: str, seconds: float) -> str:
     return name
 
 
+def computes(name: str, seconds: float) -> int:
+    """Never wait, so that other threads only get what the interpreter takes away."""
+    note(f"start {name}")
+    until, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        rounds += sum(range(1000)) > 0
+    return rounds
+
+
 def fails(message: str = "on purpose") -> None:
     raise ValueError(message)
 
@@ -76,6 +86,11 @@ def until_noted(name: str, go: str) -> str:
                 return name
             time.sleep(0.005)
     raise TimeoutError(go)
+
+
+def until_noted_fails(name: str, go: str) -> None:
+    until_noted(name, go)
+    raise ValueError("on purpose")
 
 
 def swallows(name: str, seconds: float) -> str:
@@ -137,17 +152,17 @@ def dying_callback(ctx: Context) -> None:
 # What handlers raise and return -------------------------------------------------------------------
 
 
-class Unprintable(Exception):  # noqa: N818
+class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text for you")
 
 
-class ExitingText(Exception):  # noqa: N818
+class ExitingText(Exception):
     def __str__(self) -> str:
         raise SystemExit(3)
 
 
-class ExitingNotes(Exception):  # noqa: N818
+class ExitingNotes(Exception):
     @property
     def __notes__(self) -> list[str]:
         raise SystemExit(3)
@@ -256,6 +271,9 @@ def progressing(ctx: Context, go: str) -> str:
     return "done"
 
 
+SEEN: list[str] = []
+
+
 def until_stopping(ctx: Context, name: str) -> str:
     note(f"start {name}")
     until = time.monotonic() + 30
@@ -263,7 +281,7 @@ def until_stopping(ctx: Context, name: str) -> str:
         while not ctx.stopping and time.monotonic() < until:
             time.sleep(0.002)
     finally:
-        note(f"stopping {name} {ctx.stopping}")
+        SEEN.append(f"stopping {name} {ctx.stopping}")
     return name
 
 

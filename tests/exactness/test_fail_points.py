@@ -142,12 +142,12 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
                 cut(connection)
 
         def counted_send(connection: object, statement: object) -> object:
-            tick(connection)  # noqa: B023
+            tick(connection)
             return send(connection, statement)  # type: ignore[arg-type]  # noqa: B023
 
         def counted_walk(connection: object, op: object) -> object:
             result = walk(connection, op)  # type: ignore[arg-type, var-annotated]  # noqa: B023
-            tick(connection)  # noqa: B023
+            tick(connection)
             return result
 
         executor._send, executor._walk = counted_send, counted_walk  # type: ignore[method-assign, assignment]

@@ -1,6 +1,8 @@
 """Handlers that do their worst are one attempt each; the reason is recorded and the worker goes on."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -63,15 +65,18 @@ def test_handlers_that_take_their_process_along_are_one_attempt_each_and_hold_up
     app: Werk, worker_process: Start, notes: Notes, outside: Outside
 ) -> None:
     process = worker_process(processes=2, concurrency=4)
-    exits = enqueued(app.enqueue(handlers.exit_hard, _retry=Retry(2, [0])))
-    crashes = enqueued(app.enqueue(handlers.segfault))
-    recursion = enqueued(app.enqueue(handlers.recurse))
-    endless = enqueued(app.enqueue(handlers.blocked_in_c, "endless", 120, _timeout=0.3))
-    others = [enqueued(app.enqueue(handlers.noop, _retry=Retry(10, [0]))) for _ in range(50)]
-    reasons = {exits: "exited with 7", crashes: "SIGSEGV", recursion: "RecursionError", endless: "timed out"}
-    for job, reason in reasons.items():
+    others = [enqueued(app.enqueue(handlers.nap, 0.02, _retry=Retry(20, [0]))) for _ in range(100)]
+    for handler, options, reason in (
+        (handlers.exit_hard, {"_retry": Retry(2, [0])}, "exited with 7"),
+        (handlers.segfault, {}, "SIGSEGV"),
+        (handlers.recurse, {}, "RecursionError"),
+    ):
+        job = enqueued(app.enqueue(handler, _priority=1, **options))  # type: ignore[arg-type]
         ended = expect(app, job, JobStatus.FAILED, attempts=job.max_attempts)
         assert reason in (ended.error or ""), ended.error
+    endless = enqueued(app.enqueue(handlers.blocked_in_c, "endless", 120, _timeout=0.3))
+    ended = expect(app, endless, JobStatus.FAILED, attempts=1)
+    assert "timed out" in (ended.error or "")
     for job in others:
         expect(app, job, JobStatus.COMPLETE)
     assert app.apply(handlers.echo, 1, timeout=30) == 1
@@ -95,42 +100,62 @@ def test_an_outcome_that_the_database_refuses_for_a_while_is_written_later(
     app: Werk, notes: Notes, outside: Outside
 ) -> None:
     """A missing right, a lock that is held too long, a full disk: not the job's fault."""
-    names = app.names
-    with thread_worker(app, concurrency=3, poll_interval=0.2, heartbeat_interval=60):
+    with thread_worker(app, concurrency=3, heartbeat_interval=60):
         plain = enqueued(app.enqueue(handlers.until_noted, "plain", "go"))
         special = enqueued(app.enqueue(handlers.until_noted, "special", "go", _on_success=handlers.on_end))
-        raising = enqueued(app.enqueue(handlers.fails_noted, "raising", _delay=0.2))
-        notes.wait("start plain")
-        notes.wait("start special")
-        outside.sql(
-            f"create function {names.table('jobs')[:-1]}_refuse\"() returns trigger language plpgsql as "
-            "$$ begin raise exception 'the disk is full' using errcode = 'disk_full'; end $$"
-        )
-        outside.sql(
-            "create trigger refuse before insert on {executions} for each row execute function "
-            + f"{names.table('jobs')[:-1]}_refuse\"()"
-        )
-        handlers.note("go")
-        notes.wait("end plain")
-        notes.wait("end special")
-        notes.wait("raising")
-        eventually(lambda: outside.one("select pg_sleep(0.3)") is not None or True)
-        assert {app.get_job(job).status for job in (plain, special)} == {JobStatus.ACTIVE}
-        outside.sql("drop trigger refuse on {executions}")
-        expect(app, plain, JobStatus.COMPLETE, attempts=1, seconds=20)
-        expect(app, special, JobStatus.COMPLETE, attempts=1, seconds=20)
-        ended = expect(app, raising, JobStatus.FAILED, attempts=1, seconds=20)
-        assert "on purpose" in (ended.error or "")
+        raising = enqueued(app.enqueue(handlers.until_noted_fails, "raising", "go"))
+        for name in ("plain", "special", "raising"):
+            notes.wait(f"start {name}")
+        with refusing(app, outside, "disk_full"):
+            handlers.note("go")
+            for name in ("plain", "special", "raising"):
+                notes.wait(f"end {name}")
+            eventually(lambda: outside.one(f"select last_value from {_beside(app, 'refused')}") >= 3)
+            assert {app.get_job(job).status for job in (plain, special, raising)} == {JobStatus.ACTIVE}
+        expect(app, plain, JobStatus.COMPLETE, attempts=1)
+        expect(app, special, JobStatus.COMPLETE, attempts=1)
+        assert "on purpose" in (expect(app, raising, JobStatus.FAILED, attempts=1).error or "")
         notes.wait(f"callback complete {special.id}")
     assert notes.count("start plain") == 1
     outside.nothing_is_left_behind()
 
 
+@pytest.mark.slow
+def test_a_worker_that_can_write_nothing_can_be_stopped_all_the_same(app: Werk, notes: Notes, outside: Outside) -> None:
+    job = enqueued(app.enqueue(handlers.until_noted, "a", "go", _retry=Retry(2)))
+    with contextlib.ExitStack() as refused:
+        with thread_worker(app, shutdown_timeout=0.1):
+            notes.wait("start a")
+            refused.enter_context(refusing(app, outside, "disk_full"))
+            handlers.note("go")
+            eventually(lambda: outside.one(f"select last_value from {_beside(app, 'refused')}") >= 2)
+        assert app.get_job(job).status is JobStatus.ACTIVE
+    assert app.sweep() == [job.id]
+    burst(app)
+    expect(app, job, JobStatus.COMPLETE, attempts=2)
+
+
+@contextlib.contextmanager
+def refusing(app: Werk, outside: Outside, condition: str) -> Iterator[None]:
+    """Let Postgres refuse every record of an attempt; how often is in the sequence "refused"."""
+    name = _beside(app, "refuse")
+    outside.sql(f"create sequence {_beside(app, 'refused')}")
+    outside.sql(
+        f"create function {name}() returns trigger language plpgsql as $$ begin "
+        # A sequence is not rolled back: it counts.
+        f"perform nextval('{_beside(app, 'refused')}'); "
+        f"raise exception 'refused by the test' using errcode = '{condition}'; end $$"
+    )
+    outside.sql(f"create trigger refuse before insert on {{executions}} for each row execute function {name}()")
+    try:
+        yield
+    finally:
+        outside.sql("drop trigger refuse on {executions}")
+
+
 def test_a_settle_that_deadlocks_again_and_again_is_no_failure_of_the_job(
     app: Werk, notes: Notes, outside: Outside
 ) -> None:
-    outside.sql("create table {jobs}_count (n integer)".replace("{jobs}_count", _beside(app, "count")))
-    outside.sql(f"insert into {_beside(app, 'count')} values (0)")
     outside.sql(
         f"create function {_beside(app, 'deadlock')}() returns trigger language plpgsql as $$ begin "
         # A sequence is not rolled back: it counts.
@@ -140,7 +165,7 @@ def test_a_settle_that_deadlocks_again_and_again_is_no_failure_of_the_job(
     outside.sql(f"create sequence {_beside(app, 'seq')}")
     outside.sql(
         "create trigger deadlock before insert on {executions} for each row execute function "
-        + f"{_beside(app, 'deadlock')}()"
+         f"{_beside(app, 'deadlock')}()"
     )
     with thread_worker(app, concurrency=1):
         job = enqueued(app.enqueue(handlers.noted, "a"))
@@ -215,12 +240,13 @@ def test_progress_can_be_seen_while_the_job_runs_and_does_not_outlive_a_retry(ap
 
 
 def test_a_handler_sees_that_it_is_aborted_before_anything_is_raised_and_after(app: Werk, notes: Notes) -> None:
+    handlers.SEEN.clear()
     with thread_worker(app):
         job = enqueued(app.enqueue(handlers.until_stopping, "a"))
         notes.wait("start a")
         assert app.abort_job(job)
         expect(app, job, JobStatus.ABORTED)
-        notes.wait("stopping a True")
+        eventually(lambda: handlers.SEEN == ["stopping a True"])
 
 
 def test_the_app_of_the_context_enqueues_and_reads(app: Werk) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements import claims, settling, workers
+from pgwerk._core.statements import claims, closing, settling, workers
 from pgwerk._core.statements.claims import Claim
 
 
@@ -46,9 +46,9 @@ def turn(ask: Turn) -> Steps[Answer]:
     """Send all that *ask* names in one pipeline, which is one transaction."""
     asked: list[tuple[str, Statement[Any]]] = []
     if ask.closing:
-        asked.append(("closed", claims.close(ask.closing, ask.worker, whole=False)))
+        asked.append(("closed", closing.close(ask.closing, ask.worker, whole=False)))
     if ask.retiring:
-        asked.append(("retired", claims.retire(ask.retiring)))
+        asked.append(("retired", closing.retire(ask.retiring)))
     if ask.parents:
         asked.append(("late", settling.late_dependents(ask.parents)))
     if ask.keys:

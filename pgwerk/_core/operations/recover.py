@@ -7,7 +7,7 @@ from pgwerk._core.operation import Steps, operation
 from pgwerk._core.operations.settle import settle_claimed
 from pgwerk._core.outcome import Lost, Report
 from pgwerk._core.statements import upkeep, workers
-from pgwerk._core.statements.claims import retire
+from pgwerk._core.statements.closing import retire
 from pgwerk._core.statements.workers import LostClaim
 
 BATCH = 500

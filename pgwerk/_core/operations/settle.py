@@ -7,7 +7,7 @@ from pgwerk._core.job import Job, JobStatus
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Orphaned, Outcome, Report
-from pgwerk._core.statements import claims, settling
+from pgwerk._core.statements import closing, settling
 from pgwerk._core.statements.enqueue import NewJob, insert_many
 
 UNSTARTED = ("queued", "scheduled", "waiting")
@@ -36,7 +36,7 @@ def settle_claimed(reports: Sequence[Report], worker: str | None, draw: float = 
     if not verdicts:
         return {}
     entries = [(by_id[id_], verdict) for id_, verdict in verdicts.items()]
-    _ = yield from claims.close(entries, worker, whole=True)
+    _ = yield from closing.close(entries, worker, whole=True)
     yield from _follow([(job, verdicts[job.id]) for job in jobs])
     return verdicts
 
