@@ -14,6 +14,7 @@
 The clock of delays is the database's: a verdict says *in how many seconds*, the statement that writes it adds now().
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -30,8 +31,11 @@ from pgwerk._core.outcome import (
     Succeeded,
     TimedOut,
 )
+from pgwerk.errors import JobTimeout
 
 _RAN = (JobStatus.ACTIVE, JobStatus.ABORTING)
+_TIMEOUT = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in JobTimeout.__mro__)
+"""What a timeout is called in `no_retry`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,12 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C
                 repeat=_next_repeat(job),
             )
         case Failed(error, kinds, final):
-            if final or (isinstance(job.no_retry, list) and any(kind in job.no_retry for kind in kinds)):
+            if final or _is_not_retried(job, kinds):
                 return _failed(job, error)
             return _retry(job, error, retry_delay(job, draw))
         case TimedOut(error):
+            if _is_not_retried(job, _TIMEOUT):
+                return _failed(job, error)
             return _retry(job, error, retry_delay(job, draw))
         case Lost(error):
             return _retry(job, error, 0.0)
@@ -124,6 +130,10 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C
             )
         case _:
             assert_never(outcome)
+
+
+def _is_not_retried(job: Job, kinds: Sequence[str]) -> bool:
+    return isinstance(job.no_retry, list) and any(kind in job.no_retry for kind in kinds)
 
 
 def retry_delay(job: Job, draw: float) -> float:

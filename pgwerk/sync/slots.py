@@ -77,14 +77,31 @@ class Run:
         if self.reason is not None:
             # Whoever interrupts looks at `open` under this lock: after it, nothing is raised any more.
             with _raising:
-                raise_in_thread(self.thread, None)
+                pass
+            _absorb()
 
 
-def raise_in_thread(thread: int, exception: type[BaseException] | None) -> None:
-    """Raise *exception* in a thread at its next Python instruction; None takes back one that was not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(exception) if exception is not None else None
-    )
+class _Absorbed(BaseException):
+    """Raised by a thread in itself, in place of what others may have raised in it."""
+
+
+def _absorb() -> None:
+    """Take back an exception that was raised in this thread and has not arrived.
+
+    By replacing it and letting the replacement arrive. Replacing it by nothing would leave the interpreter of
+    Python 3.11 looking for it for ever, which under a profiler or tracer never ends.
+    """
+    try:
+        raise_in_thread(threading.get_ident(), _Absorbed)
+        for _ in range(10_000_000):
+            pass
+    except _Absorbed:
+        pass
+
+
+def raise_in_thread(thread: int, exception: type[BaseException]) -> None:
+    """Raise *exception* in a thread at its next Python instruction."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
 
 
 def _cancel_queries(thread: int) -> bool:

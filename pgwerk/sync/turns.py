@@ -204,8 +204,8 @@ class Turns:
 def _refuses_the_value(error: WerkError) -> bool:
     """Whether it is this outcome that Postgres will never take; anything else may pass, and is tried again."""
     if isinstance(error, DatabaseError):
-        # A constraint or a trigger of the installation's own.
-        return (error.sqlstate or "")[:2] in ("23", "P0")
+        # psycopg itself, or a constraint or a trigger of the installation's own.
+        return error.sqlstate is None or error.sqlstate[:2] in ("23", "P0")
     return isinstance(error, SerializationError)
 
 

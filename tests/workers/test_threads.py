@@ -1,5 +1,7 @@
 """Jobs in threads: what becomes of handlers of every kind."""
 
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -287,3 +289,24 @@ def test_a_job_run_in_place_for_longer_than_its_liveness_is_not_run_by_anybody_e
     assert (done.status, done.attempts) == (JobStatus.COMPLETE, 1)
     assert notes.all() == ["start in place", "end in place"]
     slow.close()
+
+
+PROFILED = """
+import sys, threading
+threading.setprofile(lambda *_: None)
+from pgwerk import ThreadWorker, Werk
+app = Werk(sys.argv[1], schema=sys.argv[2])
+late = app.enqueue("tests.workers.handlers.nap", 30, _timeout=0.2)
+ThreadWorker(app, concurrency=1, burst=True).run()
+numbers = [app.enqueue("tests.workers.handlers.add", 1, n) for n in range(20)]
+ThreadWorker(app, concurrency=1, burst=True).run()
+print(app.get_job(late).status, [app.get_job(job).result for job in numbers] == list(range(1, 21)))
+"""
+
+
+def test_a_worker_that_is_profiled_survives_a_timeout(dsn: str, schema: str) -> None:
+    """On Python 3.11, taking back an exception by raising nothing makes every profiled thread spin for ever."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PROFILED, dsn, schema], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.split() == ["failed", "True"], ran.stderr
