@@ -304,15 +304,22 @@ _NOT_OF_JOBS = frozenset({"wait_delay"})
 def _write_back(values: NewJob, name: str, value: Any) -> None:
     if value is None:
         _ = values.pop(name, None)
-    elif name in ("queue", "key", "priority", "meta", "schedule_name", "failure_mode", "ttl"):
-        try:
+        return
+    try:
+        if name in ("queue", "key", "priority", "meta", "schedule_name", "failure_mode", "ttl"):
             _READERS[name](values, value)
-        except ValueError as error:
-            raise EnqueueError(f"a before_enqueue hook set {error}") from None
-    elif name in JSON_COLUMNS:
-        values[name] = to_json(value)
-    else:
-        values[name] = value
+        elif name in JSON_COLUMNS:
+            values[name] = to_json(value)
+        elif INSERTED[name] == "double precision":
+            values[name] = opt.seconds(name, value)
+        elif INSERTED[name] == "integer":
+            values[name] = opt.whole(name, value, 0, opt.MAX_ATTEMPTS)
+        elif name in ("function", "on_success", "on_failure", "on_stopped"):
+            values[name] = registry.path_of(value)
+        else:
+            _text(name, 1024)(values, value)
+    except (ValueError, TypeError) as error:
+        raise EnqueueError(f"a before_enqueue hook set {error}") from None
 
 
 _READERS: dict[str, Callable[[NewJob, Any], None]] = {

@@ -79,6 +79,11 @@ class Coordinator:
         """How many outcomes were written."""
         return self._turns.settled
 
+    @property
+    def failed(self) -> int:
+        """How many of them failed or timed out."""
+        return self._turns.failed
+
     # The loop ---------------------------------------------------------------------
 
     def run(self) -> None:

@@ -32,6 +32,16 @@ class Coordinator(Protocol):
         """The jobs that are ours."""
         ...
 
+    @property
+    def settled(self) -> int:
+        """How many jobs ended."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed or timed out."""
+        ...
+
     def interrupt(self, ids: Sequence[str]) -> None:
         """Abort jobs that are ours."""
         ...
@@ -48,6 +58,8 @@ class Duties:
         self._coordinator = coordinator
         self._liveness = liveness
         self._stuck = stuck
+        self._told = (0, 0, monotonic())
+        """How many jobs had ended, and failed, at which time."""
         self._thorough_at = monotonic() + self._stuck / 4
         """When to look for active rows that no worker claimed."""
         self.touch_at = math.inf
@@ -77,6 +89,17 @@ class Duties:
             self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
         self._coordinator.reconcile()
+        self._summarize()
+
+    def _summarize(self) -> None:
+        """Say what was done since the last time, if anything was."""
+        ended, failed = self._coordinator.settled, self._coordinator.failed
+        before, self._told = self._told, (ended, failed, monotonic())
+        if ended > before[0]:
+            logger.info(
+                "%d jobs ended in %.0f s, %d of them not well; %d held",
+                ended - before[0], self._told[2] - before[2], failed - before[1], len(self._coordinator.held),
+            )  # fmt: skip
 
     def _recover(self) -> None:
         swept = self._coordinator.session.perform(sweep.recover(self._liveness))

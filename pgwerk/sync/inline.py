@@ -17,7 +17,7 @@ from pgwerk._core.statements import claims, closing, queries, workers
 from pgwerk.errors import EnqueueError, WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.runner import Hooks, Runner
-from pgwerk.sync.slots import Run, monotonic
+from pgwerk.sync.slots import Run, current_run, monotonic
 
 if TYPE_CHECKING:
     from pgwerk.sync.app import Werk
@@ -62,6 +62,7 @@ def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
 def _run_attempts(
     executor: Executor, runner: Runner, worker: InlineWorker, order: Order, first: claims.Claimed, connection: Any
 ) -> None:
+    outer = current_run()
     claimed: claims.Claimed | None = first
     while claimed is not None:
         run = Run(claimed, threading.get_ident(), monotonic(), None)
@@ -69,6 +70,9 @@ def _run_attempts(
         report = Report(order.id, claimed.claim, outcome, began=monotonic() - run.started)
         verdicts = executor.run(settle([report], worker.id), connection)
         executor.run(closing.retire([claimed.claim]), connection)
+        if outer is not None and outer.reason is not None:
+            # Meant for the job that runs this one, which must not miss it.
+            raise outer.reason
         verdict = verdicts.get(order.id)
         if verdict is None or verdict.terminal:
             break

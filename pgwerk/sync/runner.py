@@ -19,7 +19,7 @@ from pgwerk._core.outcome import Aborted, Failed, Interrupted, Outcome, Succeede
 from pgwerk._core.payload import Serializer, decode, encode, storable_text
 from pgwerk._core.statements.claims import Claimed
 from pgwerk.errors import JobAborted, JobTimeout, SerializationError, WorkerShutdown
-from pgwerk.sync.slots import INTERRUPTIONS, Run, set_current_run
+from pgwerk.sync.slots import INTERRUPTIONS, Run, current_run, set_current_run
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -64,11 +64,12 @@ class Runner:
 
     def run(self, run: Run) -> Outcome:
         """Run the handler of a claimed job and say what happened."""
+        outer = current_run()  # a job that runs another in place
         set_current_run(run)
         try:
             outcome = contextvars.copy_context().run(self._guarded, run)
         finally:
-            set_current_run(None)
+            set_current_run(outer)
         return outcome
 
     def _guarded(self, run: Run) -> Outcome:

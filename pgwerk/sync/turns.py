@@ -9,7 +9,7 @@ from pgwerk._core.job import DequeueStrategy, reason_of
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
-from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded
+from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
 from pgwerk._core.statements.claims import Claimed
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
@@ -195,7 +195,7 @@ class Turns:
         for one in finished:
             self.ledger.settle(one.claimed.job.id)
             if verbose or not isinstance(one.outcome, Succeeded):
-                self.failed += isinstance(one.outcome, Failed)
+                self.failed += isinstance(one.outcome, Failed | TimedOut)
                 _log_end(one)
         self.settled += len(finished)
         self._agenda.finished(len(finished), monotonic())

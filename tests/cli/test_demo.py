@@ -21,7 +21,7 @@ from pgwerk.demo.batch import Batch, python_files
 Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def own() -> Iterator[str]:
     """A server of the demo's own: it uses fixed schemas."""
     with embedded.temporary() as server:

@@ -77,6 +77,7 @@ def test_reasons() -> None:
         'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    boom()\n    ^^^\n'
         "KeyError: 'x'\nand more\n  indented"
     )
-    assert words.reason(trace) == "KeyError: 'x'"
-    assert words.reason("timed out after 3 s\nTraceback (most recent call last):\n  File x") == "timed out after 3 s"
-    assert words.reason(None) == words.reason(" \n") == "-"
+    assert words.reason(Job(error=trace)) == "KeyError: 'x'"
+    late = Job(error="timed out after 3 s\nTraceback (most recent call last):\n  File x")
+    assert words.reason(late) == "timed out after 3 s"
+    assert words.reason(Job()) == words.reason(Job(error=" \n")) == "-"

@@ -310,3 +310,12 @@ def test_a_worker_that_is_profiled_survives_a_timeout(dsn: str, schema: str) -> 
         [sys.executable, "-c", PROFILED, dsn, schema], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.stdout.split() == ["failed", "True"], ran.stderr
+
+
+def test_what_a_worker_does_shows_at_info(app: Werk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pgwerk")
+    with thread_worker(app):
+        app.apply(handlers.add, 1, 1, timeout=20)
+        eventually(lambda: "1 jobs ended" in caplog.text)
+    assert "threads, queues default" in caplog.text
+    assert "stopped after 1 jobs" in caplog.text

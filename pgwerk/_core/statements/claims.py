@@ -9,6 +9,7 @@ from typing import Any
 
 from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Rows, Statement
+from pgwerk._core.statements.columns import INSERTED
 
 
 @dataclass(slots=True)
@@ -231,12 +232,17 @@ def _read_claimed(row: tuple[Any, ...]) -> Claimed:
 
 
 _JOB_FIELDS = frozenset(Job.__dataclass_fields__)
+_SECONDS = frozenset(name for name, kind in INSERTED.items() if kind == "double precision")
 
 
 def _add_extras(values: dict[str, Any], extras: dict[str, Any]) -> bool:
     for name, value in extras.items():
         if name in _JOB_FIELDS and name not in values and value is not None:
-            values[name] = datetime.fromisoformat(value) if name in _TIMES else value
+            if name in _TIMES:
+                value = datetime.fromisoformat(value)  # noqa: PLW2901  # as its column would come
+            elif name in _SECONDS:
+                value = float(value)  # noqa: PLW2901  # JSON makes no difference between 1 and 1.0
+            values[name] = value
     mode = FailureMode(values.get("failure_mode", FailureMode.HOLD))
     values["failure_mode"] = mode
     return mode is FailureMode.HOLD and not any(values.get(name) for name in _SPECIAL)
