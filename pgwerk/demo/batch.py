@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from pgwerk import EnqueueParams, Job, Retry, Werk
-from pgwerk.demo.jobs import CREATE, LIBRARY, NOT_OURS, checked_path, index_file
+from pgwerk.demo.jobs import BESIDE, CREATE, LIBRARY, NOT_OURS, PACKAGES, checked_path, index_file
 
 QUEUE = "demo"
 RETRY = Retry(2, intervals=0.5)
@@ -43,23 +43,34 @@ class TopFile(NamedTuple):
     classes: int
 
 
+ENOUGH = 1000
+"""With fewer files in the standard library (Debian ships it without Python's own tests), packages are read, too."""
+
+
 def python_files(limit: int | None = None) -> list[str]:
-    """The Python files of the standard library, relative to it; with *limit* only the smallest."""
-    files = [path for path in LIBRARY.rglob("*.py") if _is_ours(path)]
-    if limit is not None:
-        files = sorted(files, key=lambda path: (path.stat().st_size, path))[:limit]
-    return sorted(path.relative_to(LIBRARY).as_posix() for path in files)
+    """The Python files of the standard library, as the jobs take them; with *limit* only the smallest."""
+    files = _below(LIBRARY, "")
+    if len(files) < ENOUGH:
+        files |= _below(PACKAGES, f"{BESIDE}/")
+    names = sorted(files, key=lambda name: (files[name], name))[:limit]
+    return sorted(names)
 
 
-def _is_ours(path: Path) -> bool:
-    if NOT_OURS & set(path.parts) or not path.is_file():
-        return False
-    try:
-        # A link may lead elsewhere, such as Debian's sitecustomize.py.
-        _ = checked_path(path.relative_to(LIBRARY).as_posix())
-    except ValueError:
-        return False
-    return True
+def _below(root: Path, prefix: str) -> dict[str, int]:
+    """The files that jobs would accept below a directory, with their sizes."""
+    found: dict[str, int] = {}
+    for path in root.rglob("*.py"):
+        name = prefix + path.relative_to(root).as_posix()
+        if not prefix and name.partition("/")[0] in NOT_OURS:
+            continue
+        try:
+            # A link may lead elsewhere, such as Debian's sitecustomize.py.
+            real = checked_path(name)
+        except ValueError:
+            continue
+        if real.is_file():
+            found[name] = real.stat().st_size
+    return found
 
 
 class Batch:

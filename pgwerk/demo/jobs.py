@@ -25,6 +25,9 @@ CREATE = """
 """The application's own table, in a schema of its own: what jobs do is not the queue's business."""
 
 LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
+PACKAGES = Path(sysconfig.get_path("purelib")).resolve()
+BESIDE = "site-packages"
+"""Paths that begin with this are below `PACKAGES`, all others below `LIBRARY`."""
 NOT_OURS = {"site-packages", "dist-packages"}
 
 _local = threading.local()
@@ -52,10 +55,15 @@ def index_file(ctx: Context, file: str) -> int:
 
 
 def checked_path(file: str) -> Path:
-    """The file to read; a payload must not lead out of the standard library."""
-    path = (LIBRARY / file).resolve()
-    if not path.is_relative_to(LIBRARY) or path.suffix != ".py" or NOT_OURS & set(path.parts):
-        raise ValueError(f"{file!r} is no Python file of the standard library in {LIBRARY}")
+    """The file to read; a payload must not lead out of the standard library and the packages beside it."""
+    if file.startswith(f"{BESIDE}/"):
+        path = (PACKAGES / file.removeprefix(f"{BESIDE}/")).resolve()
+        inside = path.is_relative_to(PACKAGES)
+    else:
+        path = (LIBRARY / file).resolve()
+        inside = path.is_relative_to(LIBRARY) and not NOT_OURS & set(path.relative_to(LIBRARY).parts)
+    if not inside or path.suffix != ".py":
+        raise ValueError(f"{file!r} is no Python file of the standard library in {LIBRARY}, or beside it")
     return path
 
 

@@ -215,12 +215,10 @@ class Werk(Application):
     ) -> Any:
         """Do `apply` with the options apart from the arguments, as tasks do."""
         if options.get("conn") is not None:
-            raise EnqueueError(
-                "apply() cannot wait for a job that is part of an open transaction: no worker sees it before the commit"
-            )
+            raise EnqueueError(_CANNOT_WAIT.format("apply"))
         job = self.enqueue_call(func, args, kwargs, options)
         if job is None:
-            raise JobError(f"a job with the key {options.get('key')!r} exists already; nothing was enqueued")
+            raise _key_exists(options.get("key"))
         return result_of(self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
 
     def map(
@@ -238,19 +236,24 @@ class Werk(Application):
         *shared*: arguments and options of every call. With *return_exceptions* a JobError stands where a job did
         not succeed, else the first is raised.
         """
-        orders = [self._order(func, (), {**shared, **own})[0] for own in iter_kwargs]
-        jobs = self._insert(orders, shared.get("_conn"))
+        calls = [self._order(func, (), {**shared, **own}) for own in iter_kwargs]
+        if any(options.get("conn") is not None for _, options in calls):
+            raise EnqueueError(_CANNOT_WAIT.format("map"))
+        if any(options.get("sync") for _, options in calls):
+            jobs = [self._place(order, options) for order, options in calls]
+        else:
+            jobs = self._insert([order for order, _ in calls], None)
+        taken = [order.values.get("key") for (order, _), job in zip(calls, jobs, strict=True) if job is None]
+        if taken and not return_exceptions:
+            raise _key_exists(taken[0])
         ids = [job.id for job in jobs if job is not None]
-        if len(ids) < len(jobs):
-            raise JobError("map() was given a _key that exists already")
-        if not ids:
-            return []
-        self._wait(ids, timeout, poll_interval)
+        if ids:
+            self._wait(ids, timeout, poll_interval)
         found = self._run(queries.get_many(ids, self.decode))
         results: list[Any] = []
-        for id_ in ids:
+        for (order, _), job in zip(calls, jobs, strict=True):
             try:
-                results.append(result_of(found[id_]))
+                results.append(_mapped(order, job, found))
             except JobError as error:
                 if not return_exceptions:
                     raise
@@ -438,3 +441,19 @@ def result_of(job: Job) -> Any:
         return job.result
     reason = job.reason or "no reason was recorded"
     raise JobError(f"job {job.id} ({job.function}) {job.status.value}: {reason}", job)
+
+
+_CANNOT_WAIT = "{}() cannot wait for a job that is part of an open transaction: no worker sees it before the commit"
+
+
+def _key_exists(key: object) -> JobError:
+    return JobError(f"a job with the key {key!r} exists already; this call was not enqueued")
+
+
+def _mapped(order: Order, job: Job | None, found: Mapping[str, Job]) -> Any:
+    if job is None:
+        raise _key_exists(order.values.get("key"))
+    if job.id not in found:
+        # Deleted between its end and our look.
+        raise JobNotFound(job.id)
+    return result_of(found[job.id])

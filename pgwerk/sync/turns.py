@@ -46,6 +46,8 @@ class Turns:
         self._keys: set[str] = set()
         """Groups that the last turn released or denied: the two can pass each other."""
         self._dozing = False
+        self._first = 0
+        """The queue whose turn it is."""
         self.settled = 0
         """How many outcomes were written."""
         self.failed = 0
@@ -113,9 +115,10 @@ class Turns:
         ]
 
     def _queues(self) -> Sequence[str]:
+        queues = self._identity.queues
         if self._strategy is DequeueStrategy.Random:
-            return random.sample(self._identity.queues, len(self._identity.queues))
-        return self._identity.queues
+            return random.sample(queues, len(queues))
+        return (*queues[self._first :], *queues[: self._first])
 
     def _claimed(self, asked: int, answer: Answer) -> None:
         if answer.readied:
@@ -125,6 +128,10 @@ class Turns:
             return
         self._agenda.claimed(asked, len(claim.jobs), monotonic(), denied=claim.passed_over)
         self._keys.update(claim.denied)
+        if claim.jobs and self._strategy is DequeueStrategy.RoundRobin:
+            # Or a worker that takes one job at a time would take all of them from its first queue.
+            last = self._identity.queues.index(claim.jobs[-1].job.queue)
+            self._first = (last + 1) % len(self._identity.queues)
         self.ledger.add(claim.jobs)
         if claim.jobs:
             self._start(claim.jobs)

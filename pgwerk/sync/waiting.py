@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pgwerk._core.job import TERMINAL
+from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.statements import queries
 from pgwerk.errors import JobNotFound, JobTimeout, WerkError
 from pgwerk.sync.executor import Executor
@@ -55,7 +56,7 @@ class WaitingRoom:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._waiting(ids) as wait:
             # Marked as awaited only after we listen: from here on no end is missed.
-            pending = self._pending(self._executor.run(queries.await_ends(ids)), ids)
+            pending = self._pending(self._executor.run(await_ends(ids)), ids)
             while pending:
                 remaining = poll_interval if deadline is None else min(poll_interval, deadline - time.monotonic())
                 if remaining <= 0:
@@ -64,7 +65,7 @@ class WaitingRoom:
                 wait.heard.clear()
                 left = sorted(pending)
                 # Marked again: somebody may have queued the job again meanwhile.
-                pending = self._pending(self._executor.run(queries.await_ends(left)), left)
+                pending = self._pending(self._executor.run(await_ends(left)), left)
 
     @staticmethod
     def _pending(ends: Sequence[queries.End], asked: Sequence[str]) -> set[str]:

@@ -135,7 +135,7 @@ def test_a_worker_that_dies_is_told(own: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../../../../etc/passwd", "/etc/passwd", "ast.pyc", "../x.py", "site-packages/pip/__init__.py"]
+    "path", ["../../../../etc/passwd", "/etc/passwd", "ast.pyc", "../x.py", "site-packages/../os.py", "site-packages"]
 )
 def test_a_payload_leads_nowhere_else(path: str) -> None:
     with pytest.raises(ValueError, match="no Python file of the standard library"):
@@ -152,6 +152,13 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pgwerk.demo.batch.LIBRARY", library)
     with pytest.raises(ValueError, match=r"link\.py"):
         jobs.checked_path("link.py")
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "beside.py").write_text("z = 1\n")
+    monkeypatch.setattr(jobs, "PACKAGES", packages)
+    monkeypatch.setattr("pgwerk.demo.batch.PACKAGES", packages)
+    assert python_files() == ["own.py", "site-packages/beside.py"], "few files: packages are read, too"
+    monkeypatch.setattr("pgwerk.demo.batch.ENOUGH", 1)
     assert python_files() == ["own.py"]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pgwerk._core.job import ExecutionStatus, Job, JobExecution
-from pgwerk._core.operation import Rows, Statement, column
+from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.statements.columns import SELECT_LIST, Decode, read_job
 
 
@@ -191,22 +191,18 @@ class End(NamedTuple):
     status: str
 
 
-def await_ends(ids: Sequence[str]) -> Statement[list[End]]:
-    """Mark jobs as awaited, so that their settle tells; those that ended already come back with the others."""
+def mark_awaited(ids: Sequence[str]) -> Statement[None]:
+    """Mark jobs that have not ended as awaited, so that their settle tells."""
     return Statement(
         """
-        with marked as (
-            update {jobs}
-            set awaited = true
-            where id = any(%(ids)s::uuid[])
-              and not awaited
-              and status not in ('complete', 'failed', 'aborted')
-            returning id, status
-        )
-        select id::text, status from {jobs} where id = any(%(ids)s::uuid[])
+        update {jobs}
+        set awaited = true
+        where id = any(%(ids)s::uuid[])
+          and not awaited
+          and status not in ('complete', 'failed', 'aborted')
         """,
         {"ids": list(ids)},
-        lambda rows: [End(*row) for row in rows],
+        nothing,
         repeatable=True,
     )
 
