@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,3 +43,11 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(pgwerk, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = pgwerk.nonsense
+
+
+def test_a_program_that_forgets_to_close_its_app_ends_quietly_and_at_once(dsn: str, schema: str) -> None:
+    program = "import sys; from pgwerk import Werk; print(Werk(sys.argv[1], schema=sys.argv[2]).list_jobs())"
+    started = time.monotonic()
+    ran = subprocess.run([sys.executable, "-c", program, dsn, schema], capture_output=True, text=True, check=True)
+    assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
+    assert time.monotonic() - started < 5

@@ -14,7 +14,9 @@ MAX_CLAIM = 500
 STALE_BUFFER = 0.25
 """A buffered job that nobody starts for so long goes back to the others."""
 REPOLLS = (0.05, 0.25)
-"""A worker that goes idle looks again after these: a producer may have decided not to notify just before."""
+"""A worker that goes idle looks again after these: a producer may have decided not to notify just before.
+
+One that was woken for less than it could take looks again after the first: a claim passes over locked rows."""
 LIVENESS = 2.5
 """Heartbeats until a silent worker counts as dead. Under 3, so that its jobs are back within three."""
 INTERRUPT_GRACE = 5.0
@@ -85,6 +87,7 @@ class Agenda:
         self._more = True
         self._heard = 0
         self._claiming = 0
+        self._answered = 0
         self._repolls: tuple[float, ...] = ()
         self._next = {
             Duty.HEARTBEAT: now + pace.heartbeat,
@@ -117,11 +120,15 @@ class Agenda:
         self._poll_at = now + self.pace.poll
         full = got + denied >= asked
         self._more = full or self._heard != self._claiming
+        news, self._answered = self._claiming != self._answered, self._claiming
         if full:
             self.dozing, self._repolls = False, ()
         elif not self.dozing:
             self.dozing = True
             self._repolls = tuple(now + after for after in REPOLLS)
+        elif news and not self._repolls:
+            # The job that we were told of may have been locked for an instant, and nobody tells us again.
+            self._repolls = (now + REPOLLS[0],)
 
     def finished(self, count: int, now: float) -> None:
         """Handlers finished (or gave back) *count* jobs."""

@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -36,6 +37,11 @@ R = TypeVar("R")
 
 _inherited: list[object] = []
 """Pools of a parent process: kept, because their finalisers belong to it."""
+
+
+def _close_pool(pool: ConnectionPool[Any], pid: int) -> None:
+    if os.getpid() == pid:
+        pool.close()
 
 
 class Executor:
@@ -96,6 +102,8 @@ class Executor:
                     configure=self._configure,
                     check=None,
                 )
+                # At the latest at the end of the program: later, its threads cannot be stopped any more.
+                _ = weakref.finalize(self, _close_pool, self._pool, self._pid)
             return self._pool
 
     def _connection(self) -> AbstractContextManager[Connection[Any]]:

@@ -9,6 +9,7 @@ from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.cycle import Turn, turn
+from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.options import Retry
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Succeeded, TimedOut
 from pgwerk._core.statements import claims, closing, queries, workers
@@ -241,7 +242,7 @@ def test_an_outcome_that_cannot_be_written_leaves_the_job_as_it_was(desk: Desk) 
 
 def test_the_end_tells_those_who_wait_for_it(desk: Desk) -> None:
     taken, other = desk.take(1), desk.take(2)
-    ends = desk.run(queries.await_ends([taken.job.id, other.job.id]))
+    ends = desk.run(await_ends([taken.job.id, other.job.id]))
     assert sorted(ends) == sorted([(taken.job.id, "active"), (other.job.id, "active")])
     channel = desk.run.names.done_channel
     desk.pg.execute(f'listen "{channel}"'.encode())
@@ -257,7 +258,7 @@ def test_five_hundred_awaited_ends_are_told_in_messages_that_fit(desk: Desk) -> 
     orders = [new(n) for n in range(500)]
     desk.send(orders)
     taken = desk.claim(500)
-    desk.run(queries.await_ends([one.job.id for one in taken]))
+    desk.run(await_ends([one.job.id for one in taken]))
     desk.pg.execute(f'listen "{desk.run.names.done_channel}"'.encode())
     assert len(desk.run(closing.close([entry(one) for one in taken], WORKER, whole=False))) == 500
     told = [note.payload for note in desk.pg.notifies(timeout=1, stop_after=4)]

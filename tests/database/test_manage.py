@@ -8,6 +8,7 @@ import pytest
 
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
+from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.outcome import Aborted, Interrupted
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, claims, queries, schema, workers
@@ -239,7 +240,7 @@ def test_deleting_takes_everything_of_the_job_along(desk: Desk) -> None:
 
 def test_deleting_tells_those_who_wait_for_the_end(desk: Desk) -> None:
     job_id = desk.put()
-    desk.run(queries.await_ends([job_id]))
+    desk.run(await_ends([job_id]))
     desk.pg.execute(f'listen "{desk.run.names.done_channel}"'.encode())
     desk.run(manage.delete([job_id]))
     assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [job_id]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -144,7 +145,7 @@ def claim(queues: Sequence[str], count: int, worker: str, *, in_turns: bool = Fa
     return Statement(
         _IN_TURNS if in_turns else _BY_PRIORITY,
         {"queues": list(queues), "count": count, "worker": worker},
-        _read_in_turns if in_turns else _read_claim,
+        partial(_read_in_turns, tuple(queues)) if in_turns else _read_claim,
     )
 
 
@@ -182,11 +183,11 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
     )
 
 
-def _read_in_turns(rows: Rows) -> Claim:
+def _read_in_turns(queues: Sequence[str], rows: Rows) -> Claim:
     claim = _read_claim(rows)
-    lanes: dict[str, list[Claimed]] = {}
+    lanes: dict[str, list[Claimed]] = {queue: [] for queue in queues}
     for job in claim.jobs:
-        lanes.setdefault(job.job.queue, []).append(job)
+        lanes[job.job.queue].append(job)
     turns = zip_longest(*lanes.values())
     return Claim([job for turn in turns for job in turn if job is not None], claim.denied, claim.passed_over)
 

@@ -195,11 +195,18 @@ def mark_awaited(ids: Sequence[str]) -> Statement[None]:
     """Mark jobs that have not ended as awaited, so that their settle tells."""
     return Statement(
         """
-        update {jobs}
-        set awaited = true
-        where id = any(%(ids)s::uuid[])
-          and not awaited
-          and status not in ('complete', 'failed', 'aborted')
+        with marked as (
+            update {jobs}
+            set awaited = true
+            where id = any(%(ids)s::uuid[])
+              and not awaited
+              and status not in ('complete', 'failed', 'aborted')
+            returning queue, status
+        )
+        -- A claim that came meanwhile has passed over them.
+        select pg_notify({wake}, 'q' || queue) from marked
+        where status = 'queued' and exists (select from {idle})
+        group by queue
         """,
         {"ids": list(ids)},
         nothing,

@@ -38,8 +38,18 @@ def promote(limit: int) -> Statement[Promoted]:
             group by queue
         )
         select (select count(*) from promoted),
-               (select extract(epoch from min(scheduled_at) - now())::double precision
-                from {jobs} where lane = 'scheduled' and scheduled_at > now()),
+               least(
+                   (select extract(epoch from min(scheduled_at) - now())::double precision
+                    from {jobs} where lane = 'scheduled' and scheduled_at > now()),
+                   -- One that somebody had locked; ours are still scheduled in this snapshot.
+                   (select 0.05::double precision
+                    from (
+                        select id from {jobs}
+                        where lane = 'scheduled' and scheduled_at <= now()
+                        order by scheduled_at
+                        limit %(limit)s + 1) d
+                    where d.id <> all (array(select id from due))
+                    limit 1)),
                (select count(*) from told)
         """,
         {"limit": limit},
