@@ -40,8 +40,9 @@ class Werk(Application):
 
     def __init__(self, dsn: str | None = None, **settings: Any) -> None:
         super().__init__(dsn, **settings)
-        self._executor_made: Executor | None = None
-        self._room: WaitingRoom | None = None
+        # By setdefault, which is atomic: threads may meet here, and a lock would not survive a fork.
+        self._executors: dict[str, Executor] = {}
+        self._rooms: dict[str, WaitingRoom] = {}
         self._migrated = False
         self._connected = False
 
@@ -73,10 +74,10 @@ class Werk(Application):
             self._connected = False
             for hook in self._shutdown:
                 hook()
-        if self._room is not None:
-            self._room.close()
-        if self._executor_made is not None:
-            self._executor_made.close()
+        for room in self._rooms.values():
+            room.close()
+        for executor in self._executors.values():
+            executor.close()
 
     close = disconnect
 
@@ -92,14 +93,15 @@ class Werk(Application):
     @property
     def executor(self) -> Executor:
         """What runs operations for this app, made at first use."""
-        if self._executor_made is None:
+        if not self._executors:
             dsn = self.dsn
             if dsn.startswith("embedded:"):
                 from pgwerk import embedded  # noqa: PLC0415  # an extra
 
                 dsn = embedded.resolve(dsn)
-            self._executor_made = Executor(dsn, self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
-        return self._executor_made
+            made = Executor(dsn, self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
+            _ = self._executors.setdefault("own", made)
+        return self._executors["own"]
 
     def _run(self, op: Operation[R]) -> R:
         self.connect_lazily()
@@ -262,9 +264,9 @@ class Werk(Application):
 
     def _wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         self.connect_lazily()
-        if self._room is None:
-            self._room = WaitingRoom(self.executor, self.names.done_channel, self.listen_dsn)
-        self._room.wait(ids, timeout, poll_interval)
+        if not self._rooms:
+            _ = self._rooms.setdefault("own", WaitingRoom(self.executor, self.names.done_channel, self.listen_dsn))
+        self._rooms["own"].wait(ids, timeout, poll_interval)
 
     # Inspecting -------------------------------------------------------------------
 
