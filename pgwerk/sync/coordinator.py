@@ -125,7 +125,7 @@ class Coordinator:
         for job_id, claim in self.session.run(closing.stray(me.id, self._turns.ledger.claims)):
             # Claimed by us in a turn whose answer was lost.
             _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me.id))
-        self._turns.reconnected()
+        self._turns.say_again()
         self._listen_again()
         self.agenda.notified()
         self.agenda.do(Duty.PROMOTE, monotonic())
@@ -242,6 +242,10 @@ class Coordinator:
         now = monotonic()
         self._turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
         self._crew.submit([one for one in waiting if one.job.id not in wanted])
+
+    def say_again(self) -> None:
+        """Tell producers again whether this worker sleeps."""
+        self._turns.say_again()
 
     def reconcile(self) -> None:
         """Give back jobs that slipped through between claim and handler: they would stay active for ever.

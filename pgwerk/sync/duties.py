@@ -46,6 +46,10 @@ class Coordinator(Protocol):
         """Abort jobs that are ours."""
         ...
 
+    def say_again(self) -> None:
+        """Tell producers again whether this worker sleeps."""
+        ...
+
     def reconcile(self) -> None:
         """Give back jobs that got lost between claim and handler."""
         ...
@@ -88,6 +92,7 @@ class Duties:
             logger.warning("the row of this worker was gone: registering again")
             self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+        self._coordinator.say_again()
         self._coordinator.reconcile()
         self._summarize()
 

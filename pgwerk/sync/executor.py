@@ -56,6 +56,8 @@ class Executor:
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Connection[Any]] | None = None
         self._pid = os.getpid()
+        self._suspect = False
+        """A connection was lost: the others of the pool may be, too."""
         self.prepare = True
         """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
 
@@ -65,9 +67,13 @@ class Executor:
         """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
         try:
             connection = Connection.connect(self.conninfo, autocommit=True)
+            try:
+                self._configure(connection)
+            except BaseException:
+                connection.close()
+                raise
         except psycopg.Error as error:
             raise translated(error, self.where) from error
-        self._configure(connection)
         return connection
 
     def _configure(self, connection: Connection[Any]) -> None:
@@ -109,7 +115,13 @@ class Executor:
     def _connection(self) -> AbstractContextManager[Connection[Any]]:
         if not self._pooled:
             return self.connect()
-        return self._pool_now().connection()
+        pool = self._pool_now()
+        if self._suspect:
+            # The pool would hand out the other dead ones, and then wait: say at once whether Postgres is there.
+            self.connect().close()
+            self._suspect = False
+            pool.check()
+        return pool.connection()
 
     def close(self) -> None:
         """Close the pool; the next use opens another."""
@@ -131,6 +143,7 @@ class Executor:
                 with self._connection() as own:
                     return self._walk(own, op)
             except psycopg.Error as error:
+                self._suspect = self._suspect or (lost(error) and not isinstance(error, PoolTimeout))
                 again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
                 if isinstance(error, PoolTimeout):
                     self.connect().close()  # says why, if the reason is Postgres

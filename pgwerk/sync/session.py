@@ -8,7 +8,7 @@ import psycopg
 from psycopg import Connection
 
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk._psycopg import TRIES
+from pgwerk._psycopg import TRIES, translated
 from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
 from pgwerk.sync.executor import Executor, walk_through
 
@@ -40,7 +40,11 @@ class Session:
         connection = self._executor.connect()
         if self._executor.prepare:
             # A session setting, so only without a pooler: a statement that hangs must not hang the worker.
-            _ = connection.execute("select set_config('statement_timeout', %s, false)", [str(STATEMENT_TIMEOUT_MS)])
+            try:
+                _ = connection.execute("select set_config('statement_timeout', %s, false)", [str(STATEMENT_TIMEOUT_MS)])
+            except psycopg.Error as error:
+                connection.close()
+                raise translated(error, self._executor.where) from error
         self._connection = connection
         self.ever_connected = True
 

@@ -45,7 +45,8 @@ class Turns:
         """Jobs that ended in the last turn: who committed a dependent meanwhile could not see it."""
         self._keys: set[str] = set()
         """Groups that the last turn released or denied: the two can pass each other."""
-        self._dozing = False
+        self._dozing: bool | None = None
+        """Whether producers think that this worker sleeps; None when that is not known."""
         self._first = 0
         """The queue whose turn it is."""
         self.settled = 0
@@ -57,9 +58,9 @@ class Turns:
         """Whether there is nothing left to write or to look at again."""
         return not self.unsettled and not self._parents and not self._keys
 
-    def reconnected(self) -> None:
-        """The database may have forgotten that this worker sleeps."""
-        self._dozing = False
+    def say_again(self) -> None:
+        """The database may have forgotten whether this worker sleeps: a crash, or others who took it for dead."""
+        self._dozing = None
 
     def take(self, count: int, *, doze: bool) -> bool:
         """Write what ended and claim *count* jobs; False when there was nothing to ask for."""
@@ -74,7 +75,7 @@ class Turns:
             retiring=self.ledger.retiring,
             parents=self._parents,
             keys=sorted(self._keys),
-            dozing=doze if doze != self._dozing else None,
+            dozing=doze if doze is not self._dozing else None,
         )
         if not (ask.count or finished or ask.parents or ask.keys or ask.dozing is not None):
             return False

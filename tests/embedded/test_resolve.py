@@ -66,9 +66,7 @@ def until_stopped(root: Path) -> None:
         time.sleep(0.02)
 
 
-def test_processes_share_one_server_which_stops_after_the_last_was_killed(
-    root: Path, user: Start
-) -> None:
+def test_processes_share_one_server_which_stops_after_the_last_was_killed(root: Path, user: Start) -> None:
     users = [user() for _ in range(4)]
     dsns = {answer(one) for one in users}
     assert len(dsns) == 1
@@ -93,9 +91,7 @@ def test_processes_share_one_server_which_stops_after_the_last_was_killed(
         assert connection.execute("SELECT id FROM kept").fetchone() == (1,)
 
 
-def test_a_killed_keeper_takes_the_server_along_and_the_next_user_starts_anew(
-    root: Path, user: Start
-) -> None:
+def test_a_killed_keeper_takes_the_server_along_and_the_next_user_starts_anew(root: Path, user: Start) -> None:
     first = answer(user())
     postmaster = Cluster(root).pidfile()
     assert postmaster is not None

@@ -65,9 +65,7 @@ def test_it_dies_with_its_process(tmp_path: Path) -> None:
         "    time.sleep(60)\n"
     )
     environ = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environ
-    ) as owner:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environ) as owner:
         assert owner.stdout is not None
         pid, root = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
@@ -78,9 +76,7 @@ def test_it_dies_with_its_process(tmp_path: Path) -> None:
     assert Path(root).parent == tmp_path
 
 
-def test_what_a_killed_process_left_is_swept_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_process_left_is_swept_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name, age in (("old", 3600), ("young", 0)):
         lock = tmp_path / f"{PREFIX}{name}" / "owner.lock"

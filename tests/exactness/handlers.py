@@ -164,7 +164,7 @@ class ExitingText(Exception):
 
 class ExitingNotes(Exception):
     @property
-    def __notes__(self) -> list[str]:
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         raise SystemExit(3)
 
 
@@ -197,7 +197,7 @@ def raises(kind: str) -> None:
         case "group":
             error: Exception = ValueError("innermost")
             for _ in range(400):
-                error = ExceptionGroup("deeper", [error])
+                error = ExceptionGroup[Exception]("deeper", [error])
             raise error
         case "chain":
             raise chained(2_000)

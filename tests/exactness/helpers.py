@@ -43,7 +43,9 @@ class Outside:
 
     def nothing_is_left_behind(self) -> None:
         """No job runs or waits, no permit is taken, no claim is open that holds a job."""
-        open_ = "select id, function, status, attempts from {jobs} where status not in ('complete', 'failed', 'aborted')"
+        open_ = (
+            "select id, function, status, attempts from {jobs} where status not in ('complete', 'failed', 'aborted')"
+        )
         assert self.sql(open_) == []
         assert self.sql("select * from {permits}") == []
         assert self.sql("select * from {worker_jobs}") == []

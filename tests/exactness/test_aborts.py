@@ -8,6 +8,8 @@ import time
 import pytest
 
 from pgwerk import JobStatus, Retry, Werk
+from pgwerk._clock import new_id
+from pgwerk._core.statements import claims, workers
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
@@ -24,7 +26,10 @@ def test_a_job_that_has_not_started_ends_at_once_without_any_worker(
         options["_depends_on"] = app.enqueue(handlers.noop, _delay=3600)
     elif where == "blocked":
         options["_group"] = "g"
-        outside.sql("insert into {permits} (key, slot, job_id) values ('g', 1, gen_random_uuid())")
+        worker = new_id()
+        app.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+        _ = app.enqueue(handlers.noop, _group="g")
+        assert len(app.executor.run(claims.claim(["default"], 1, worker)).jobs) == 1
     job = enqueued(app.enqueue(handlers.noted, "never", _on_stopped=handlers.on_end, **options))
     if where == "blocked":
         burst(app)

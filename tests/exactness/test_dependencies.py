@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -213,7 +214,8 @@ def test_the_delay_of_a_child_counts_from_its_release(app: Werk, outside: Outsid
     with thread_worker(app):
         expect(app, child, JobStatus.COMPLETE)
     waited = outside.one(
-        "select extract(epoch from c.started_at - p.completed_at) from {jobs} c, {jobs} p where c.id = %s and p.id = %s",
+        "select extract(epoch from c.started_at - p.completed_at) from {jobs} c, {jobs} p"
+        " where c.id = %s and p.id = %s",
         child.id, parent.id,
     )  # fmt: skip
     assert waited >= 0.5
@@ -241,7 +243,7 @@ def test_a_child_committed_long_after_its_parent_finished_starts_within_a_second
         assert time.monotonic() - committed < 1.0
 
 
-def idle(app: Werk, connection: "psycopg.Connection[object]") -> bool:
+def idle(app: Werk, connection: "psycopg.Connection[Any]") -> bool:
     """Whether the worker wants to be told; asked in a transaction that reads what is committed now."""
     row = connection.execute(app.names.render("select count(*) from {idle}", with_params=False).encode()).fetchone()
     return row is not None and bool(row[0])
@@ -270,7 +272,9 @@ def test_a_child_committed_long_after_its_parent_finished_is_released_by_the_swe
     assert notes.count("child") == 1
 
 
-def test_a_child_whose_transaction_is_rolled_back_never_was(app: Werk, dsn: str, notes: Notes, outside: Outside) -> None:
+def test_a_child_whose_transaction_is_rolled_back_never_was(
+    app: Werk, dsn: str, notes: Notes, outside: Outside
+) -> None:
     with thread_worker(app), psycopg.connect(dsn) as connection:
         parent = enqueued(app.enqueue(handlers.until_noted, "parent", "go"))
         notes.wait("start parent")

@@ -29,9 +29,7 @@ def test_two_hundred_members_over_four_processes_and_two_queues_never_overlap_wh
     assert notes.count("enter solo") == 200
     assert outside.count("status = 'complete' and attempts = 1") == 2200
     # The members came first and were more urgent, and yet the others were done before them.
-    assert outside.one(
-        "select max(completed_at) filter (where group_key is null) < max(completed_at) from {jobs}"
-    )
+    assert outside.one("select max(completed_at) filter (where group_key is null) < max(completed_at) from {jobs}")
     outside.nothing_is_left_behind()
 
 

@@ -71,7 +71,7 @@ def test_handlers_that_take_their_process_along_are_one_attempt_each_and_hold_up
         (handlers.segfault, {}, "SIGSEGV"),
         (handlers.recurse, {}, "RecursionError"),
     ):
-        job = enqueued(app.enqueue(handler, _priority=1, **options))  # type: ignore[arg-type]
+        job = enqueued(app.enqueue(handler, _priority=1, **options))
         ended = expect(app, job, JobStatus.FAILED, attempts=job.max_attempts)
         assert reason in (ended.error or ""), ended.error
     endless = enqueued(app.enqueue(handlers.blocked_in_c, "endless", 120, _timeout=0.3))
@@ -165,7 +165,7 @@ def test_a_settle_that_deadlocks_again_and_again_is_no_failure_of_the_job(
     outside.sql(f"create sequence {_beside(app, 'seq')}")
     outside.sql(
         "create trigger deadlock before insert on {executions} for each row execute function "
-         f"{_beside(app, 'deadlock')}()"
+        f"{_beside(app, 'deadlock')}()"
     )
     with thread_worker(app, concurrency=1):
         job = enqueued(app.enqueue(handlers.noted, "a"))
@@ -208,7 +208,7 @@ def test_every_way_to_end_leaves_the_threads_usable(app: Werk) -> None:
 
 
 async def endless_coroutine() -> None:
-    while True:
+    while True:  # noqa: ASYNC110  # many short sleeps: it is interrupted between them and in them
         await asyncio.sleep(0.005)
 
 

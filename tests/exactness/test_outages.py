@@ -1,10 +1,11 @@
 """Postgres goes away, crashes and comes back; connections are cut: nothing acknowledged is lost, nobody is stuck."""
 
+import random
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -28,7 +29,7 @@ class Producer:
         self.refused = 0
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "Producer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -117,18 +118,21 @@ def test_an_app_whose_whole_pool_is_dead_works_at_once_again(server: Server, sch
 
 @pytest.mark.slow
 def test_storms_of_terminated_connections_leave_nothing_stuck_and_no_job_run_twice_at_once(
-    app: Werk, dsn: str, schema: str, notes: Notes, outside: Outside, pg: "psycopg.Connection[Any]"
+    app: Werk, dsn: str, schema: str, notes: Notes, outside: Outside
 ) -> None:
     """The worker's own connections are cut all the time; claims whose answer was lost are given back."""
-    names = "terminated in the storm"
     named = f"{dsn}?application_name={schema}"
+    cuts: list[int] = []
     over = threading.Event()
 
     def storm() -> None:
-        with psycopg.connect(dsn, autocommit=True, application_name=names) as connection:
-            cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s order by random() limit 2"
-            while not over.wait(0.02):
-                connection.execute(cut, [schema])
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            cut = (
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s "
+                "order by random() limit 1"
+            )
+            while not over.wait(random.uniform(0.01, 0.15)):
+                cuts.append(len(connection.execute(cut, [schema]).fetchall()))
 
     stormy = Werk(named, schema=schema, config=WerkConfig(**QUICK))  # type: ignore[arg-type]
     calm = [EnqueueParams(handlers.noted, (str(n),), group=f"g{n % 7}" if n % 3 == 0 else None) for n in range(300)]
@@ -139,7 +143,7 @@ def test_storms_of_terminated_connections_leave_nothing_stuck_and_no_job_run_twi
         with thread_worker(stormy, concurrency=4):
             eventually(lambda: len(notes.all()) > 5)
             thread.start()
-            eventually(lambda: len(notes.all()) > 200, 60)
+            eventually(lambda: len(notes.all()) > 250 and sum(cuts) > 15, 60)
             over.set()
             outside.ended(len(jobs))
             # Handlers ran on a living worker: each once, whatever became of its connections.

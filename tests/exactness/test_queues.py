@@ -87,7 +87,7 @@ def test_a_burst_ends_while_others_are_scheduled_paused_or_waiting_and_runs_retr
     app: Werk, outside: Outside
 ) -> None:
     for options in ({"_delay": 3600}, {"_queue": "paused"}, {"_depends_on": app.enqueue(handlers.noop, _delay=3600)}):
-        _ = app.enqueue(handlers.noop, **options)  # type: ignore[arg-type]
+        _ = app.enqueue(handlers.noop, **options)
     app.pause_queue("paused")
     retried = enqueued(app.enqueue(handlers.writes_and_fails, 2, _retry=Retry(3, [0])))
     burst(app, queues=["default", "paused"])

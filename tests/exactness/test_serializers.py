@@ -128,10 +128,10 @@ def test_bytes_that_look_like_a_tag_stay_text(with_serializer: Any) -> None:
 class Broken(Serializer):
     """Decodes what nobody wrote."""
 
-    def dumps(self, value: Any) -> str:
+    def dumps(self, value: Any) -> str:  # noqa: ARG002
         return '{"args": [1]}'
 
-    def loads(self, data: str | bytes) -> Any:
+    def loads(self, data: str | bytes) -> Any:  # noqa: ARG002
         raise SystemExit("while it is decoded")
 
 

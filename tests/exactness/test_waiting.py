@@ -17,9 +17,7 @@ from tests.fixtures.workers import Notes, eventually, thread_worker
 
 @pytest.mark.timing
 @pytest.mark.parametrize("way", ["wait_for", "apply", "map"])
-def test_whoever_waits_is_woken_within_fifty_milliseconds_of_completion(
-    app: Werk, outside: Outside, way: str
-) -> None:
+def test_whoever_waits_is_woken_within_fifty_milliseconds_of_completion(app: Werk, outside: Outside, way: str) -> None:
     """Polling would take an hour."""
     late: list[float] = []
     with thread_worker(app):
@@ -106,7 +104,7 @@ def test_a_key_that_exists_is_an_error_of_its_own_place(app: Werk) -> None:
     with thread_worker(app):
         with pytest.raises(JobError, match="taken"):
             _ = app.apply(handlers.echo, 1, _key="taken", timeout=20)
-        given = [{"value": 1}, {"value": 2, "_key": "taken"}, {"value": 3}]
+        given: list[dict[str, Any]] = [{"value": 1}, {"value": 2, "_key": "taken"}, {"value": 3}]
         with pytest.raises(JobError, match="taken"):
             _ = app.map(handlers.echo, given, timeout=20)
         found = app.map(handlers.echo, given, timeout=20, return_exceptions=True)

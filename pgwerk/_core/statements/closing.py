@@ -42,7 +42,7 @@ ${verdicts}
         expires_at = case when v.delay is null then now() + v.keep * interval '1 second'
                           -- Given back before its first start: its ttl goes on.
                           when v.uncount and v.execution is null and j.attempts = 1
-                          then j.scheduled_at + j.ttl * interval '1 second' end
+                          then greatest(j.scheduled_at, j.enqueued_at) + j.ttl * interval '1 second' end
     from verdict v
     where j.id = v.id
       and j.claim_id = v.claim  -- the fence: whoever lost the job changes nothing

@@ -192,7 +192,8 @@ def _computed(names: tuple[str, ...], value: dict[str, str]) -> dict[str, str]:
     columns = {"status": status, "scheduled_at": due}
     if "ttl" in names:
         # Counted from when it may start; a dependent's from its release.
-        expires = f"{due} + {value['ttl']}::double precision * interval '1 second'"
+        start = f"greatest({due}, statement_timestamp())" if "at" in names else due
+        expires = f"{start} + {value['ttl']}::double precision * interval '1 second'"
         if "waiting" in names:
             expires = f"case when {value['waiting']}::boolean then null else {expires} end"
         columns["expires_at"] = expires

@@ -1,0 +1,103 @@
+"""A machine does what people and workers do, in any order, to Postgres and to a small model; the two must agree.
+
+Each run tries other histories. What fails is shrunk and printed as a program that reproduces it.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
+from psycopg.rows import dict_row
+
+from pgwerk._core.operations import migrate
+from pgwerk._names import Names
+from tests.fixtures.run import FACES
+from tests.stateful.life import LIMITS, RUNNING, UNSTARTED
+from tests.stateful.steps import Steps
+
+EXAMPLES = int(os.environ.get("PGWERK_TEST_EXAMPLES", "60"))
+
+
+class Life(Steps):
+    """The steps, and what must be true after each."""
+
+    @invariant()
+    def the_model_agrees(self) -> None:
+        with self.pg.cursor(row_factory=dict_row) as cursor:
+            text = self.names.render("select *, id::text as name from {jobs}", with_params=False)
+            rows = {row["name"]: row for row in cursor.execute(text.encode())}
+        assert rows.keys() == self.model.rows.keys()
+        for id_, row in self.model.rows.items():
+            found = rows[id_]
+            assert (found["status"], found["attempts"], found["max_attempts"]) == (row.status, row.attempts, row.budget)
+            assert found["blocked"] is row.blocked
+            if row.status in UNSTARTED:
+                assert (found["expires_at"] is not None) is row.expires
+            if row.status in RUNNING:
+                assert (found["claim_id"], str(found["worker_id"])) == (row.claim, row.worker)
+            else:
+                assert found["worker_id"] is None
+
+    @invariant()
+    def no_group_is_over_its_limit_and_none_is_stranded(self) -> None:
+        permits = self.sql("select key, job_id::text from {permits}")
+        assert sorted(permits) == sorted((row.group, row.id) for row in self.model.some(*RUNNING) if row.group)
+        for group, limit in LIMITS.items():
+            running = self.model.running(group)
+            assert running <= limit
+            blocked = [row for row in self.model.rows.values() if row.group == group and row.blocked]
+            competing = [row for row in self.model.some("queued") if row.group == group and not row.blocked]
+            assert not blocked or running == limit or competing, "a permit is free, and nobody may take it"
+
+    @invariant()
+    def no_job_waits_for_what_has_ended(self) -> None:
+        stranded = self.sql(
+            "select j.id from {jobs} j where j.status = 'waiting' and not exists ("
+            "  select from {job_deps} d join {jobs} p on p.id = d.depends_on"
+            "  where d.job_id = j.id and not d.satisfied and p.status not in ('complete', 'failed', 'aborted'))"
+        )
+        assert stranded == []
+
+    @invariant()
+    def every_claim_that_was_not_given_back_is_recorded(self) -> None:
+        recorded = dict(self.sql("select job_id::text, count(*) from {executions} group by 1"))
+        for id_, row in self.model.rows.items():
+            assert recorded.get(id_, 0) == row.recorded == row.attempts - (row.status in RUNNING)
+        assert recorded.keys() <= self.model.rows.keys()
+
+    @invariant()
+    def every_running_job_is_found_through_its_claim(self) -> None:
+        found = self.sql("select job_id::text from {worker_jobs}")
+        assert sorted(id_ for (id_,) in found) == sorted(row.id for row in self.model.some(*RUNNING))
+
+
+@pytest.fixture(params=sorted(FACES))
+def machine(
+    request: pytest.FixtureRequest, dsn: str, schema: str, pg: "psycopg.Connection[Any]"
+) -> Iterator[type[Life]]:
+    names = Names(schema)
+    with FACES[request.param](dsn, names, pool_size=2) as face:
+        face.run(migrate.migrate())
+        yield type("Life", (Life,), {"face": face, "pg": pg, "names": names})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_postgres_and_the_model_agree_whatever_happens_in_whatever_order(machine: type[Life]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=False,
+            database=None,
+            print_blob=True,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
