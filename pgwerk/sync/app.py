@@ -350,7 +350,7 @@ class Werk(Application):
         id_ = self._id_or_key(id_or_key)
         if id_ is None:
             return False
-        change = admin.change(
+        change = manage.update(
             id_,
             at=opt.aware(at),
             delay=None if delay is None else opt.seconds("delay", delay),

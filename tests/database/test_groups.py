@@ -221,7 +221,7 @@ def test_a_blocked_member_that_is_rescheduled_runs_when_it_is_due(desk: Desk) ->
     first = desk.take(1, group="g")
     second = desk.put(2, group="g")
     desk.claim()
-    assert desk.run(admin.change(second, at=None, delay=60, priority=None, meta=None))
+    assert desk.run(manage.update(second, at=None, delay=60, priority=None, meta=None))
     desk.end(first)
     desk.ago(second, 100, "scheduled_at")
     assert desk.perform_promote() == 1

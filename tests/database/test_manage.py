@@ -20,7 +20,7 @@ UNKNOWN = str(uuid4())
 
 def change(desk: Desk, job_id: str, **what: object) -> bool:
     values = {"at": None, "delay": None, "priority": None, "meta": None, **what}
-    return desk.run(admin.change(job_id, **values))  # type: ignore[arg-type]
+    return desk.run(manage.update(job_id, **values))  # type: ignore[arg-type]
 
 
 # Abort ----------------------------------------------------------------------------

@@ -79,7 +79,9 @@ def test_postgres_restarted_under_load_loses_nothing_and_every_worker_comes_back
         outside.ended(len(producer.known) + 1)
         missing = set(producer.known) - {row[0] for row in outside.sql("select id::text from {jobs}")}
         assert missing == set()
-        assert outside.count("status <> 'complete'") == 0
+        # Jobs that were stored without an answer to their producer are more than it knows of.
+        eventually(lambda: outside.count("status in ('queued', 'scheduled', 'active')") == 0)
+        assert outside.sql("select id::text, status, error from {jobs} where status <> 'complete'") == []
         assert app_works(served)
         outside.nothing_is_left_behind()
     # The handler went on through it all, on the same worker, once.

@@ -1,6 +1,7 @@
 """Ending and deleting single jobs by hand."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.operations.settle import UNSTARTED, end_locked, release, settle_claimed
@@ -49,6 +50,19 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
         _ = yield from settling.ready(sorted(keys))
     _ = yield from release(dependents)
     return gone
+
+
+@operation()
+def update(
+    job_id: str, *, at: datetime | None, delay: float | None, priority: int | None, meta: str | None
+) -> Steps[bool]:
+    """Change a job that has not started, or the meta of any. False: there is nothing to change."""
+    changed = yield from admin.change(job_id, at=at, delay=delay, priority=priority, meta=meta)
+    groups = [group for group in changed if group is not None]
+    if groups:
+        # It may have been the one whose turn it was.
+        _ = yield from settling.ready(groups)
+    return bool(changed)
 
 
 @operation()

@@ -102,8 +102,11 @@ def change(
     delay: float | None,
     priority: int | None,
     meta: str | None,
-) -> Statement[bool]:
-    """Change a job: its priority and due time only while it has not started, its meta always."""
+) -> Statement[list[str | None]]:
+    """Change a job: its priority and due time only while it has not started, its meta always.
+
+    A row when there was something to change: the group in which it does not compete any more, or none.
+    """
     return Statement(
         """
         with due as (
@@ -129,15 +132,16 @@ def change(
             where j.id = %(id)s
               and (j.status in ('queued', 'scheduled', 'waiting')
                    or %(priority)s::smallint is null and due.at is null)
-            returning j.queue, j.status, j.scheduled_at
+            returning j.queue, j.status, j.scheduled_at, j.group_key
         )
-        select pg_notify({wake}, case c.status
+        select case when c.status = 'scheduled' then c.group_key end,
+               pg_notify({wake}, case c.status
                                  when 'scheduled' then 'd' || extract(epoch from c.scheduled_at - statement_timestamp())
                                  else 'q' || c.queue end)
         from changed c
         """,
         {"id": job_id, "at": at, "delay": delay, "priority": priority, "meta": meta},
-        found,
+        column,
     )
 
 
