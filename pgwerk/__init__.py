@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pgwerk._core.payload import PickleSerializer as PickleSerializer
     from pgwerk._core.payload import Serializer as Serializer
     from pgwerk._core.payload import TypedJSONSerializer as TypedJSONSerializer
+    from pgwerk._runs import shield as shield
     from pgwerk._version import __version__ as __version__
     from pgwerk.config import WerkConfig as WerkConfig
     from pgwerk.errors import ConfigError as ConfigError
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
     from pgwerk.errors import WorkerShutdown as WorkerShutdown
     from pgwerk.logs import configure_logging as configure_logging
     from pgwerk.sync.app import Werk as Werk
-    from pgwerk.sync.prefork import Worker as Worker
-    from pgwerk.sync.slots import shield as shield
-    from pgwerk.sync.worker import ThreadWorker as ThreadWorker
+    from pgwerk.workers.prefork import Worker as Worker
+    from pgwerk.workers.thread import ThreadWorker as ThreadWorker
 
 _HOMES = {
     "pgwerk._core.context": ("Context",),
@@ -61,9 +61,9 @@ _HOMES = {
     ),
     "pgwerk.logs": ("configure_logging",),
     "pgwerk.sync.app": ("Werk",),
-    "pgwerk.sync.prefork": ("Worker",),
-    "pgwerk.sync.slots": ("shield",),
-    "pgwerk.sync.worker": ("ThreadWorker",),
+    "pgwerk.workers.prefork": ("Worker",),
+    "pgwerk._runs": ("shield",),
+    "pgwerk.workers.thread": ("ThreadWorker",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

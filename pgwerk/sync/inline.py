@@ -14,10 +14,12 @@ from pgwerk._core.operations.enqueue import Order, begin_inline
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Report
 from pgwerk._core.statements import claims, closing, queries, workers
+from pgwerk._handlers import Hooks
+from pgwerk._runs import current_run, monotonic
 from pgwerk.errors import EnqueueError, WerkError
 from pgwerk.sync.executor import Executor
-from pgwerk.sync.runner import Hooks, Runner
-from pgwerk.sync.slots import Run, current_run, monotonic
+from pgwerk.sync.runner import Runner
+from pgwerk.sync.slots import ThreadRun
 
 if TYPE_CHECKING:
     from pgwerk.sync.app import Werk
@@ -65,7 +67,7 @@ def _run_attempts(
     outer = current_run()
     claimed: claims.Claimed | None = first
     while claimed is not None:
-        run = Run(claimed, threading.get_ident(), monotonic(), None)
+        run = ThreadRun(claimed, monotonic(), None)
         outcome = runner.run(run)
         report = Report(order.id, claimed.claim, outcome, began=monotonic() - run.started)
         verdicts = executor.run(settle([report], worker.id), connection)

@@ -5,60 +5,22 @@ import contextvars
 import inspect
 import logging
 import threading
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from pgwerk._core import registry
-from pgwerk._core.context import Context
 from pgwerk._core.job import Job
-from pgwerk._core.ordering import class_name
-from pgwerk._core.outcome import Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut
-from pgwerk._core.payload import Serializer, decode, encode, storable_text
-from pgwerk._core.statements.claims import Claimed
-from pgwerk.errors import JobAborted, JobTimeout, SerializationError, WorkerShutdown
-from pgwerk.sync.slots import INTERRUPTIONS, Run, current_run, set_current_run
+from pgwerk._core.outcome import Outcome
+from pgwerk._handlers import Call, Handlers, failure, hook_failed
+from pgwerk._runs import INTERRUPTIONS, Run, current_run, set_current_run
 
 logger = logging.getLogger("pgwerk.worker")
 
-ExceptionHandler = Callable[[Job, BaseException], Any]
-
-
-class WorkerView(Protocol):
-    """What a runner needs to know about its worker."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the worker is on its way out."""
-        ...
-
-    def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
-        """Store the progress of a running job."""
-        ...
-
 
 @dataclass
-class Hooks:
-    """What runs around every handler."""
-
-    before: list[Callable[[Context], Any]] = field(default_factory=list)
-    after: list[Callable[[Context], Any]] = field(default_factory=list)
-    on_error: list[ExceptionHandler] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.before or self.after or self.on_error)
-
-
-@dataclass
-class Runner:
+class Runner(Handlers):
     """Runs handlers for one worker; shared by its threads."""
 
-    app: Any
-    worker: Any
-    serializer: Serializer
-    hooks: Hooks
     load_job: Callable[[str], Job]
     """Reads the ended job of a callback."""
 
@@ -78,52 +40,31 @@ class Runner:
         try:
             run.open = True
             try:
-                outcome = self._call(run)
+                outcome = self.success(run, self._call(run))
             except BaseException as error:  # noqa: BLE001  # SystemExit in a handler is a failed attempt, too
-                outcome = self._failure(run, error)
+                outcome = failure(run, error)
             run.close()
         except INTERRUPTIONS as error:
             run.close()
-            outcome = outcome or self._failure(run, error)
+            outcome = outcome or failure(run, error)
         return outcome
 
-    def _call(self, run: Run) -> Outcome:
-        claimed = run.claimed
-        job = claimed.job
-        func = registry.resolve(job.function)
-        payload = decode(self.serializer, claimed.payload) if claimed.payload else {}
-        if not isinstance(payload, dict):
-            raise SerializationError('the payload is not {"args": […], "kwargs": {…}}')
-        args: list[Any] = payload.get("args") or []
-        kwargs: dict[str, Any] = payload.get("kwargs") or {}
-        context: Context | None = None
-        wants = registry.wants_context(func)
-        if wants or self.hooks:
-            job.payload = payload
-            context = self.context(run)
-        if job.callback_of is not None:
-            ended = self.load_job(job.callback_of)
-            if context is not None:
-                context.job = ended
-            args = [] if wants else [ended]
-        if wants:
-            args = [context, *args]
-        if not self.hooks:
-            result = func(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                result = run_coroutine(result)
-        else:
-            assert context is not None
-            result = self._hooked(context, func, args, kwargs)
-        if result is None:
-            return Succeeded()
-        return Succeeded(encode(self.serializer, result, f"the result of {job.function}"))
+    def _call(self, run: Run) -> Any:
+        call = self.prepare(run)
+        if run.claimed.job.callback_of is not None:
+            call.about(self.load_job(run.claimed.job.callback_of))
+        if self.hooks:
+            return self._hooked(call)
+        result = call.func(*call.args, **call.kwargs)
+        return run_coroutine(result) if inspect.iscoroutine(result) else result
 
-    def _hooked(self, context: Context, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _hooked(self, call: Call) -> Any:
+        context = call.context
+        assert context is not None
         try:
             for hook in self.hooks.before:
                 _ = finish(hook(context))
-            return finish(func(*args, **kwargs))
+            return finish(call.func(*call.args, **call.kwargs))
         except BaseException as error:
             context.exception = error
             for handler in reversed(self.hooks.on_error):
@@ -140,56 +81,8 @@ class Runner:
             _ = finish(hook(*args))
         except INTERRUPTIONS:
             raise
-        except Exception:
-            logger.exception("a hook failed: %s", getattr(hook, "__qualname__", hook))
-
-    def context(self, run: Run) -> Context:
-        """The context of a run."""
-        claimed = run.claimed
-        job = claimed.job
-        deadline = None
-        if job.timeout_secs is not None and job.started_at is not None:
-            deadline = job.started_at + timedelta(seconds=job.timeout_secs)
-        return Context(
-            app=self.app,
-            worker=self.worker,
-            job=job,
-            deadline=deadline,
-            log=logging.LoggerAdapter(logging.getLogger("pgwerk.job"), {"job_id": job.id, "function": job.function}),
-            _report=lambda fraction, message: self.worker.report_progress(claimed, fraction, message),
-            _is_stopping=lambda: self.worker.stopping or run.reason is not None,
-        )
-
-    def _failure(self, run: Run, error: BaseException) -> Outcome:
-        if run.reason is not None:
-            return interrupted_outcome(run.reason, run.claimed, error)
-        return failed(error)
-
-
-def interrupted_outcome(reason: type[BaseException], claimed: Claimed, error: BaseException | None = None) -> Outcome:
-    """The outcome of a run that was interrupted for *reason*; *error* shows where it was."""
-    where = f"\n{storable_text(_traceback(error))}" if error is not None and error.__traceback__ is not None else ""
-    if reason is JobTimeout:
-        return TimedOut(f"timed out after {claimed.job.timeout_secs:g} s{where}")
-    if reason is JobAborted:
-        return Aborted()
-    assert reason is WorkerShutdown
-    return Interrupted(started=True)
-
-
-def failed(error: BaseException) -> Failed:
-    """The outcome of a run that raised."""
-    kinds = tuple(class_name(kind) for kind in type(error).__mro__ if kind is not object)
-    return Failed(storable_text(_traceback(error)), kinds)
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except INTERRUPTIONS:
-        raise
-    except BaseException:  # noqa: BLE001  # an exception whose own text raises is still a failed attempt
-        return f"{type(error).__name__} (its message cannot be shown)"
+        except Exception as error:  # noqa: BLE001  # logged
+            hook_failed(hook, error)
 
 
 _loops = threading.local()

@@ -1,4 +1,4 @@
-"""One run of a handler, seen from outside: what it is, since when, and how to interrupt it.
+"""A run of a handler in a thread, and how to interrupt it.
 
 A thread is interrupted in two steps. The query that it waits for, if it waits inside psycopg, is cancelled on the
 server, which leaves the connection usable; then the exception is raised at its next Python instruction. Nothing
@@ -11,20 +11,15 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import psycopg
 
-from pgwerk._core.statements.claims import Claimed
-from pgwerk.errors import JobAborted, JobTimeout, WorkerShutdown
+from pgwerk._runs import Interruption, Run, monotonic
 
 logger = logging.getLogger("pgwerk.worker")
-
-Interruption = type[JobTimeout] | type[JobAborted] | type[WorkerShutdown]
-INTERRUPTIONS = (JobTimeout, JobAborted, WorkerShutdown)
 
 CANCEL_SECONDS = 2.0
 STEP = 0.005
@@ -37,33 +32,20 @@ _raising = threading.Lock()
 
 
 @dataclass(eq=False, slots=True)
-class Run:
+class ThreadRun(Run):
     """One run of a handler in a thread."""
 
-    claimed: Claimed
-    thread: int
-    started: float
-    deadline: float | None
-    reason: Interruption | None = None
-    """Why it was interrupted; whatever the handler raises then, this is what happened."""
-    interrupted: float = 0.0
-    """When it was."""
-    open: bool = False
-    """Whether an exception raised in the thread would reach the handler, or who catches it for the handler."""
-    shields: int = 0
+    thread: int = field(default_factory=threading.get_ident)
 
     def interrupt(self, reason: Interruption) -> None:
         """Interrupt the handler, in the background; the first reason counts."""
-        if self.reason is not None or not self.open:
-            return
-        self.interrupted = monotonic()
-        self.reason = reason
-        threading.Thread(target=self._interrupt, args=(reason,), name="pgwerk-interrupt", daemon=True).start()
+        if self.mark(reason):
+            threading.Thread(target=self._interrupt, args=(reason,), name="pgwerk-interrupt", daemon=True).start()
 
     def _interrupt(self, reason: Interruption) -> None:
         while self.shields and self.open:
             time.sleep(STEP)
-        if _cancel_queries(self.thread):
+        if cancel_queries(sys._current_frames().get(self.thread)):  # noqa: SLF001  # the only way to see it
             until = monotonic() + AFTER_CANCEL
             while self.open and monotonic() < until:
                 time.sleep(STEP)
@@ -104,10 +86,10 @@ def raise_in_thread(thread: int, exception: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
 
 
-def _cancel_queries(thread: int) -> bool:
-    """Cancel the queries that a thread waits for inside psycopg; whether there were any."""
+def cancel_queries(frame: FrameType | None) -> bool:
+    """Cancel the queries that a thread (its innermost *frame*) waits for inside psycopg; whether there were any."""
     found = False
-    for connection in _waiting_connections(sys._current_frames().get(thread)):  # noqa: SLF001  # the only way to see it
+    for connection in _waiting_connections(frame):
         with contextlib.suppress(Exception):
             connection.cancel_safe(timeout=CANCEL_SECONDS)
             found = True
@@ -126,44 +108,9 @@ def _waiting_connections(frame: FrameType | None) -> list[psycopg.Connection[Any
     return found
 
 
-_local = threading.local()
-
-
-def current_run() -> Run | None:
-    """The run of this thread, if it runs a handler."""
-    return getattr(_local, "run", None)
-
-
-def set_current_run(run: Run | None) -> None:
-    """Say what this thread runs."""
-    _local.run = run
-
-
-@contextlib.contextmanager
-def shield() -> Iterator[None]:
-    """Put off timeouts, aborts and shutdown until the end of the block: for a commit that must not be torn.
-
-    Does nothing outside of a handler that runs in a thread.
-    """
-    run = current_run()
-    if run is None:
-        yield
-        return
-    run.shields += 1
-    try:
-        yield
-    finally:
-        run.shields -= 1
-
-
 def stack_of(thread: int) -> str:
     """Where a thread is now, as text."""
     import traceback  # noqa: PLC0415  # rarely
 
     frame = sys._current_frames().get(thread)  # noqa: SLF001  # see above
     return "".join(traceback.format_stack(frame)) if frame is not None else "(its thread has ended)\n"
-
-
-def monotonic() -> float:
-    """The clock of runs."""
-    return time.monotonic()

@@ -8,7 +8,7 @@ from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.options import Group
 from pgwerk._core.outcome import Aborted, Interrupted, Lost, Outcome
-from pgwerk._core.statements import admin, claims, settling
+from pgwerk._core.statements import claims, settling
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 

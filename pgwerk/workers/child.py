@@ -10,16 +10,17 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pgwerk._core import backoff
 from pgwerk._core.agenda import Pace
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.procedures.sweep import recover_dead
+from pgwerk._handlers import Hooks
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
-from pgwerk.sync.runner import Hooks
-from pgwerk.sync.worker import ThreadWorker
+from pgwerk.sync.runner import finish
+from pgwerk.workers.thread import ThreadWorker
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -48,7 +49,7 @@ class ChildSettings:
     """The parent's ends of its other children's pipes, which must not stay open in this one."""
 
 
-def run_child(app: Werk, settings: ChildSettings, pipe: int) -> NoReturn:
+def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
     """Be a thread worker, then exit."""
     code = 1
     try:
@@ -64,7 +65,7 @@ def run_child(app: Werk, settings: ChildSettings, pipe: int) -> NoReturn:
             # Not all children at once.
             worker.job_limit = max(1, int(settings.max_jobs * random.uniform(0.9, 1.0)))
         worker.run()
-        app.disconnect()
+        finish(app.disconnect())
         code = 0
     except ConnectionFailed as error:
         if settings.pace.burst:

@@ -14,13 +14,12 @@ from typing import Any
 from pgwerk._clock import new_id
 from pgwerk._core import options as opt
 from pgwerk._core.supervision import Order, Supervision
+from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
-from pgwerk.sync import child as children
-from pgwerk.sync.app import Werk
-from pgwerk.sync.child import ChildSettings, run_child, run_undertaker
-from pgwerk.sync.slots import monotonic
-from pgwerk.sync.wakeup import Wakeup
-from pgwerk.sync.worker import BaseWorker
+from pgwerk.workers import child as children
+from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.child import ChildSettings, run_child, run_undertaker
+from pgwerk.workers.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -54,7 +53,7 @@ class Worker(BaseWorker):
 
     def __init__(
         self,
-        app: Werk,
+        app: Any,
         queues: Sequence[str] | str = ("default",),
         concurrency: int = 10,
         *,
@@ -230,7 +229,7 @@ class Worker(BaseWorker):
         ours = [process.pipe for process in self._children.values()]
         pid = os.fork()
         if pid == 0:
-            run_undertaker(self.app, worker_id, reason, ours)
+            run_undertaker(self.werk, worker_id, reason, ours)
         self._undertakers.add(pid)
 
     def _tell(self, pid: int, order: Order) -> None:

@@ -10,9 +10,9 @@ from pgwerk._core.job import Job
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
-from pgwerk.sync.identity import Identity
-from pgwerk.sync.session import Session
-from pgwerk.sync.slots import monotonic
+from pgwerk._runs import monotonic
+from pgwerk.workers.identity import Identity
+from pgwerk.workers.session import Session
 
 logger = logging.getLogger("pgwerk.worker")
 

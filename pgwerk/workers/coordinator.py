@@ -11,15 +11,15 @@ from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
 from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, JobAborted, WerkError, WorkerShutdown
-from pgwerk.sync.crew import Crew, Finished
-from pgwerk.sync.duties import Duties
-from pgwerk.sync.identity import Identity
 from pgwerk.sync.listener import Listener
-from pgwerk.sync.session import Session
-from pgwerk.sync.slots import monotonic
-from pgwerk.sync.turns import Turns
-from pgwerk.sync.wakeup import Wakeup
+from pgwerk.workers.crew import Crew, Finished
+from pgwerk.workers.duties import Duties
+from pgwerk.workers.identity import Identity
+from pgwerk.workers.session import Session
+from pgwerk.workers.turns import Turns
+from pgwerk.workers.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -106,6 +106,8 @@ class Coordinator:
                         # What could not be written is recovered by others as soon as we have left.
                         break
             self._leave()
+            if self._crew.broken is not None:
+                raise self._crew.broken
         finally:
             self._crew.close()
             self._listener.close()
@@ -182,6 +184,8 @@ class Coordinator:
         return False
 
     def _hear_stops(self) -> None:
+        if self.stopping and not self._stops_seen:
+            self._crew.stopping()
         self._stops = max(self._stops, self.parent_says())
         while self._stops_seen < self._stops:
             self._stops_seen += 1
@@ -198,6 +202,9 @@ class Coordinator:
             self._crew.abandon()
 
     def _collect(self) -> None:
+        if self._crew.broken is not None and self._stops < 2:
+            logger.error("%s", self._crew.broken)
+            self._stops = 2
         self._turns.unsettled += self._crew.finished()
         ran = self.settled + len(self._turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:

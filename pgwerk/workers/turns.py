@@ -12,12 +12,12 @@ from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._runs import monotonic
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
-from pgwerk.sync.crew import Finished
-from pgwerk.sync.identity import Identity
-from pgwerk.sync.ledger import Ledger
-from pgwerk.sync.session import Session
-from pgwerk.sync.slots import monotonic
+from pgwerk.workers.crew import Finished
+from pgwerk.workers.identity import Identity
+from pgwerk.workers.ledger import Ledger
+from pgwerk.workers.session import Session
 
 logger = logging.getLogger("pgwerk.worker")
 

@@ -1,0 +1,1 @@
+"""Whoever runs jobs: one coordinator that talks to Postgres, and a crew that runs handlers."""

@@ -1,0 +1,153 @@
+"""What every worker has in common: settings, hooks, signals."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from pgwerk._clock import new_id
+from pgwerk._core import options as opt
+from pgwerk._core.agenda import Pace
+from pgwerk._core.context import Context
+from pgwerk._core.job import DequeueStrategy
+from pgwerk._handlers import ExceptionHandler, Hooks
+from pgwerk._version import __version__
+from pgwerk.errors import ConfigError
+from pgwerk.sync.app import Werk
+
+logger = logging.getLogger("pgwerk.worker")
+
+Hook = Callable[[Context], Any]
+
+
+class BaseWorker:
+    """Settings, hooks and signals of a worker. Durations are seconds; None takes the app's config."""
+
+    kind = ""
+    """What the worker's row says about its type."""
+
+    def __init__(
+        self,
+        app: Any,
+        queues: Sequence[str] | str = ("default",),
+        concurrency: int = 10,
+        *,
+        heartbeat_interval: float | None = None,
+        poll_interval: float | None = None,
+        dequeue_strategy: DequeueStrategy = DequeueStrategy.Priority,
+        burst: bool = False,
+        before_process: Sequence[Hook] = (),
+        after_process: Sequence[Hook] = (),
+        sweep_interval: float | None = None,
+        abort_interval: float | None = None,
+        shutdown_timeout: float | None = None,
+    ) -> None:
+        self.app = app
+        self.werk: Werk = getattr(app, "sync", app)
+        """The app as the worker itself uses it; handlers get it as it was given."""
+        self.queues = _queues(queues)
+        self.concurrency = opt.whole("concurrency", concurrency, 1, 10_000)
+        config = app.config
+        self.pace = Pace(
+            concurrency=self.concurrency,
+            heartbeat=_interval("heartbeat_interval", heartbeat_interval, config.heartbeat_interval),
+            poll=_interval("poll_interval", poll_interval, config.poll_interval),
+            sweep=_interval("sweep_interval", sweep_interval, config.sweep_interval),
+            abort=_interval("abort_interval", abort_interval, config.abort_interval),
+            shutdown=config.shutdown_timeout
+            if shutdown_timeout is None
+            else opt.seconds("shutdown_timeout", shutdown_timeout),
+            burst=burst,
+        )
+        self.strategy = DequeueStrategy(dequeue_strategy)
+        self.hooks = Hooks(list(before_process), list(after_process))
+        self.id = new_id()
+        self.name = f"{socket.gethostname()}.{os.getpid()}"
+
+    # Hooks ------------------------------------------------------------------------
+
+    def add_before_process(self, hook: Hook) -> None:
+        """Call *hook* with the `Context` before each job."""
+        self.hooks.before.append(hook)
+
+    def add_after_process(self, hook: Hook) -> None:
+        """Call *hook* with the `Context` after each job; `ctx.exception` is what the handler raised."""
+        self.hooks.after.append(hook)
+
+    def push_exception_handler(self, handler: ExceptionHandler) -> None:
+        """Call *handler* with the job and the exception when a handler raises; the last pushed is called first."""
+        self.hooks.on_error.append(handler)
+
+    def pop_exception_handler(self) -> ExceptionHandler:
+        """Take the last exception handler away and return it; raises IndexError when there is none."""
+        return self.hooks.on_error.pop()
+
+    # Running ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until stopped; with burst, until nothing is queued or running."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ask the worker to finish what runs and end; asked again, to give it back. From any thread."""
+        raise NotImplementedError
+
+    @property
+    def liveness(self) -> float:
+        """Seconds until this worker counts as dead when it is not heard of."""
+        return self.pace.heartbeat * self.werk.liveness / self.werk.config.heartbeat_interval
+
+    def metadata(self) -> dict[str, Any]:
+        """What the worker's row says about it."""
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "concurrency": self.concurrency,
+            "queues": list(self.queues),
+            "strategy": self.strategy.value,
+            "worker_type": self.kind,
+            "version": __version__,
+        }
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Stop on TERM and INT, show stacks on USR1; only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            logger.info("%s: stopping", signal.Signals(number).name)
+            self.stop()
+
+        def show(_number: int, _frame: FrameType | None) -> None:
+            import faulthandler  # noqa: PLC0415  # rarely
+
+            faulthandler.dump_traceback(all_threads=True)
+
+        wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop, signal.SIGUSR1: show}
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            wanted[signal.SIGINT] = stop
+        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                _ = signal.signal(number, handler)
+
+
+def _queues(queues: Sequence[str] | str) -> tuple[str, ...]:
+    names = tuple(queues.split(",")) if isinstance(queues, str) else tuple(queues)
+    names = tuple(dict.fromkeys(name.strip() for name in names))
+    if not names or not all(names):
+        raise ConfigError(f"queues={queues!r}: give at least one name, and no empty ones")
+    return names
+
+
+def _interval(name: str, value: float | None, default: float) -> float:
+    return opt.seconds(name, default if value is None else value, positive=True)

@@ -1,0 +1,156 @@
+"""A worker with one coordinator and one crew, in this process."""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pgwerk._core import backoff
+from pgwerk._core.ordering import encode_meta
+from pgwerk._core.statements import closing
+from pgwerk._core.statements.claims import Claimed
+from pgwerk._runs import monotonic
+from pgwerk.errors import ConnectionFailed, WerkError
+from pgwerk.sync.listener import Listener
+from pgwerk.sync.runner import finish
+from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.coordinator import Coordinator
+from pgwerk.workers.crew import Crew
+from pgwerk.workers.identity import Identity
+from pgwerk.workers.session import Session
+from pgwerk.workers.wakeup import Wakeup
+
+logger = logging.getLogger("pgwerk.worker")
+
+
+class CrewWorker(BaseWorker):
+    """Everything but the crew; kinds of workers differ in theirs."""
+
+    staff = ""
+    """What the crew consists of, for the log."""
+
+    def __init__(
+        self, app: Any, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any
+    ) -> None:
+        super().__init__(app, queues, concurrency, **settings)
+        self._coordinator: Coordinator | None = None
+        self._stops = 0
+        self._told = 0
+        self.job_limit: int | None = None
+        self.parent_pipe: int | None = None
+        """A pipe whose other end a supervisor holds: its end is ours."""
+
+    def _crew(self, wake: Callable[[], None]) -> Crew:
+        """Make the crew."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Work until stopped; with burst, until nothing is queued or running."""
+        with self._signals():
+            self._connect_app()
+            coordinator = self._coordinator = self._make_coordinator()
+            for _ in range(self._stops):
+                coordinator.stop()
+            logger.info(
+                "worker %s: %d %s, queues %s, Postgres at %s",
+                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.werk.executor.where,
+            )  # fmt: skip
+            try:
+                coordinator.run()
+            finally:
+                self._coordinator = None
+                self._stops = 0
+            logger.info("worker %s: stopped after %d jobs", self.name, coordinator.settled)
+
+    def _connect_app(self) -> None:
+        """Connect the app, waiting for Postgres as long as it does not answer; a burst does not wait."""
+        failures = 0
+        while True:
+            try:
+                self._start_app()
+            except ConnectionFailed as error:
+                if self.pace.burst:
+                    raise
+                failures += 1
+                if failures == 1:
+                    logger.warning("%s Trying again until it works.", error)
+                if self._told_to_stop(backoff.reconnect(failures, random.random())):
+                    raise
+            else:
+                if failures:
+                    logger.info("Postgres at %s answers", self.werk.executor.where)
+                return
+
+    def _start_app(self) -> None:
+        """Check the tables and run startup hooks where handlers will run."""
+        self.werk.connect_lazily()
+        finish(self.app.connect())
+
+    def _told_to_stop(self, seconds: float) -> bool:
+        """Wait before connecting again; whether somebody wants us to stop meanwhile."""
+        until = monotonic() + seconds
+        while monotonic() < until:
+            if self._stops or (self.parent_pipe is not None and self._parent_says()):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _make_coordinator(self) -> Coordinator:
+        wakeup = Wakeup()
+        executor = self.werk.executor
+        coordinator = Coordinator(
+            Identity(self.id, self.name, self.queues, self.metadata()),
+            Session(executor),
+            Listener(executor, [self.werk.names.wake_channel], self.werk.listen_dsn),
+            self._crew(wakeup.wake),
+            wakeup,
+            self.pace,
+            self.strategy,
+            self.liveness,
+            self.werk.config.max_active_secs,
+        )
+        coordinator.job_limit = self.job_limit
+        if self.parent_pipe is not None:
+            coordinator.replaceable = True
+            coordinator.listen_to = self.parent_pipe
+            coordinator.parent_says = self._parent_says
+        return coordinator
+
+    def _parent_says(self) -> int:
+        """How often the supervisor has told us to stop; its end of the pipe closed counts once. Never blocks."""
+        assert self.parent_pipe is not None
+        try:
+            said = os.read(self.parent_pipe, 64)
+        except BlockingIOError:
+            return self._told
+        if not said:
+            if not self._told:
+                logger.warning("the supervisor is gone: stopping")
+            if self._coordinator is not None:
+                # At its end a pipe can always be read: nothing more to wait for.
+                self._coordinator.listen_to = -1
+        self._told = max(self._told, 2 if b"g" in said else 1)
+        return self._told
+
+    def stop(self) -> None:
+        """Ask the worker to finish what runs and end; asked again, to give it back. From any thread."""
+        coordinator = self._coordinator
+        if coordinator is not None:
+            coordinator.stop()
+        else:
+            self._stops += 1
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is on its way out."""
+        return self._coordinator is not None and self._coordinator.stopping
+
+    def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
+        """Store the progress of a running job."""
+        value = encode_meta({"fraction": fraction, "message": message})
+        try:
+            _ = self.werk.executor.run(closing.progress(claimed.job.id, claimed.claim, value))
+        except WerkError as error:
+            logger.warning("the progress of job %s was not stored: %s", claimed.job.id, error)
