@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pgwerk.errors import WorkerShutdown as WorkerShutdown
     from pgwerk.logs import configure_logging as configure_logging
     from pgwerk.sync.app import Werk as Werk
+    from pgwerk.workers.asynchronous import AsyncWorker as AsyncWorker
     from pgwerk.workers.prefork import Worker as Worker
     from pgwerk.workers.thread import ThreadWorker as ThreadWorker
 
@@ -61,6 +62,7 @@ _HOMES = {
     ),
     "pgwerk.logs": ("configure_logging",),
     "pgwerk.sync.app": ("Werk",),
+    "pgwerk.workers.asynchronous": ("AsyncWorker",),
     "pgwerk.workers.prefork": ("Worker",),
     "pgwerk._runs": ("shield",),
     "pgwerk.workers.thread": ("ThreadWorker",),
@@ -68,6 +70,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncWorker",
     "Callback",
     "ConfigError",
     "ConnectionFailed",

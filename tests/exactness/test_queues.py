@@ -1,6 +1,7 @@
 """In which order workers take jobs, paused queues, and bursts."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
-ORDERED = {"concurrency": 1, "queues": ["a", "b", "c"]}
+ORDERED: dict[str, Any] = {"concurrency": 1, "queues": ["a", "b", "c"]}
 
 
 def fill(app: Werk) -> None:

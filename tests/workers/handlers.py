@@ -1,17 +1,19 @@
 """Handlers for the tests of workers; they tell what they did through a table of the test's own."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
-from pgwerk import Context
+from pgwerk import Context, shield
 
 
 def note(what: str) -> None:
@@ -169,3 +171,76 @@ def in_group(name: str, group: str) -> None:
 
 def python_version() -> list[int]:
     return list(sys.version_info[:2])
+
+
+def shielded(seconds: float) -> None:
+    with shield():
+        nap(seconds)
+        note("shield ends")
+    nap(30)
+    note("not reached")
+
+
+_started: list[int] = []
+
+
+def remember_start() -> None:
+    _started.append(os.getpid())
+
+
+def was_started() -> bool:
+    return os.getpid() in _started
+
+
+async def async_nap(name: str, seconds: float) -> str:
+    note(f"start {name}")
+    await asyncio.sleep(seconds)
+    note(f"end {name}")
+    return name
+
+
+async def async_shielded() -> None:
+    with shield():
+        await asyncio.sleep(0.5)
+        note("shield ends")
+    await asyncio.sleep(30)
+    note("not reached")
+
+
+async def async_stubborn(name: str) -> None:
+    """Swallow every cancellation."""
+    note(f"start {name}")
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+
+
+async def async_blocking(name: str, seconds: float) -> None:
+    note(f"start {name}")
+    time.sleep(seconds)  # noqa: ASYNC251  # on purpose
+
+
+async def async_cancels_itself() -> None:
+    raise asyncio.CancelledError("by itself")
+
+
+async def async_task_that_exits() -> str:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    task = asyncio.create_task(leave())
+    _ = await asyncio.wait([task])
+    return "went on"
+
+
+async def loop_id() -> int:
+    return id(asyncio.get_running_loop())
+
+
+def thread_name() -> str:
+    return threading.current_thread().name
+
+
+async def async_sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)

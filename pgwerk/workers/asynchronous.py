@@ -1,0 +1,117 @@
+"""The worker of coroutines."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pgwerk._core.job import Job
+from pgwerk._core.statements.claims import Claimed
+from pgwerk._runs import Run
+from pgwerk.aio.runner import LoopRunner
+from pgwerk.sync.slots import ThreadRun
+from pgwerk.workers.crew import Crew
+from pgwerk.workers.crewed import CrewWorker
+from pgwerk.workers.loop import LoopCrew
+
+logger = logging.getLogger("pgwerk.worker")
+
+LAST_TASKS = 5.0
+"""Seconds that tasks which handlers left running have to end after their cancellation."""
+
+
+class AsyncWorker(CrewWorker):
+    """Run up to *concurrency* jobs at once as coroutines on one event loop; plain functions run in threads.
+
+    The loop has a thread of its own, and so has the worker: a handler that blocks the loop does not keep the worker
+    from showing that it lives. A worker whose loop stays blocked past a timeout gives its jobs back and ends with
+    WerkError.
+    """
+
+    kind = "async"
+    staff = "tasks"
+    _loop: asyncio.AbstractEventLoop | None = None
+    _writer: ThreadPoolExecutor | None = None
+    """Stores progress one by one, so that the last word is the last."""
+
+    def run(self) -> None:
+        """Work until stopped; with burst, until nothing is queued or running. Blocks."""
+        with _loop_in_a_thread() as loop:
+            self.run_beside(loop)
+
+    def run_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run with handlers on *loop*, which another thread runs."""
+        self._loop = loop
+        self._writer = ThreadPoolExecutor(1, "werk-progress")
+        try:
+            super().run()
+        finally:
+            self._writer.shutdown(wait=False)
+            self._loop = self._writer = None
+
+    def _start_app(self) -> None:
+        self.werk.connect_lazily()
+        started = self.app.connect()
+        if inspect.iscoroutine(started):
+            assert self._loop is not None
+            _ = asyncio.run_coroutine_threadsafe(started, self._loop).result()
+
+    def _crew(self, wake: Callable[[], None]) -> Crew:
+        assert self._loop is not None
+        runner = LoopRunner(self.app, self, self.werk.serializer, self.hooks, self._load_job, _in_thread)
+        return LoopCrew(runner, self.concurrency, wake, self._loop)
+
+    async def _load_job(self, job_id: str) -> Job:
+        return await asyncio.to_thread(self.werk.get_job, job_id)
+
+    def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
+        """Store the progress of a running job, soon."""
+        if self._writer is not None:
+            _ = self._writer.submit(super().report_progress, claimed, fraction, message)
+
+
+def _in_thread(run: Run) -> Run:
+    return ThreadRun(run.claimed, run.started, run.deadline)
+
+
+@contextlib.contextmanager
+def _loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run a loop in a daemon thread; at the end, cancel what still runs on it."""
+    loop = asyncio.new_event_loop()
+    over = threading.Event()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        while not over.is_set():
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # From a task that a handler started: the loop stops, as if the whole program were to end.
+                logger.error("a task raised %s on the worker's loop: it is ignored", type(error).__name__)  # noqa: TRY400
+
+    thread = threading.Thread(target=serve, name="werk-loop", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(LAST_TASKS)
+        over.set()
+        _ = loop.call_soon_threadsafe(loop.stop)
+        thread.join(1.0)
+        if not thread.is_alive():
+            loop.close()
+
+
+async def _cancel_all() -> None:
+    me = asyncio.current_task()
+    others: list[asyncio.Task[Any]] = [task for task in asyncio.all_tasks() if task is not me]
+    for task in others:
+        _ = task.cancel()
+    if others:
+        _ = await asyncio.wait(others, timeout=LAST_TASKS / 2)
+    await asyncio.get_running_loop().shutdown_asyncgens()
