@@ -5,13 +5,14 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from pgwerk._core.agenda import Agenda
+from pgwerk._core.cursor import Cursor
 from pgwerk._core.job import DequeueStrategy, reason_of
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.statements.claims import Claimed, place_of
 from pgwerk._runs import monotonic
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
 from pgwerk.workers.crew import Finished
@@ -47,6 +48,7 @@ class Turns:
         """Groups that the last turn released or denied: the two can pass each other."""
         self._dozing: bool | None = None
         """Whether producers think that this worker sleeps; None when that is not known."""
+        self._cursor = Cursor()
         self._first = 0
         """The queue whose turn it is."""
         self.settled = 0
@@ -68,7 +70,7 @@ class Turns:
         entries = self._plain_verdicts(finished)
         ask = Turn(
             worker=self._identity.id,
-            queues=self._queues(),
+            queues=self._cursor.ranges(self._queues(), monotonic()) if count else (),
             count=count,
             in_turns=self._strategy is not DequeueStrategy.Priority,
             closing=entries,
@@ -127,7 +129,12 @@ class Turns:
         claim = answer.claim
         if claim is None:
             return
-        self._agenda.claimed(asked, len(claim.jobs), monotonic(), denied=claim.passed_over)
+        now = monotonic()
+        got = len(claim.jobs)
+        full = got + claim.passed_over >= asked
+        # Behind a cursor, less than asked says nothing about what is in front of it.
+        self._agenda.claimed(asked if self._cursor.whole else got, got, now, denied=claim.passed_over)
+        self._cursor.claimed(((one.job.queue, place_of(one)) for one in claim.jobs), now, full=full)
         self._keys.update(claim.denied)
         if claim.jobs and self._strategy is DequeueStrategy.RoundRobin:
             # Or a worker that takes one job at a time would take all of them from its first queue.

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgwerk._core.cursor import Range
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
@@ -111,6 +112,7 @@ def check(scale: Scale, statement: Statement[Any], *, touches: int = 2000) -> li
     return nodes
 
 
+CLAIM = "_pgwerk_jobs_claim"
 EIGHT = [f"q{n}" for n in range(8)]
 
 
@@ -118,7 +120,7 @@ EIGHT = [f"q{n}" for n in range(8)]
 @pytest.mark.parametrize("in_turns", [False, True])
 def test_a_claim_walks_one_index_range_of_each_queue(scale: Scale, queues: list[str], in_turns: bool) -> None:
     nodes = check(scale, claims.claim(queues, 50, WORKER, in_turns=in_turns))
-    walked = [node for node in nodes if node.get("Index Name") == "_pgwerk_jobs_claim"]
+    walked = [node for node in nodes if node.get("Index Name") == CLAIM]
     assert walked
     # Running jobs stay in the index until they are settled; other tests leave some.
     assert all(node.get("Rows Removed by Filter", 0) <= 300 for node in walked)
@@ -126,6 +128,25 @@ def test_a_claim_walks_one_index_range_of_each_queue(scale: Scale, queues: list[
     assert not any(
         "Sort" in child["Node Type"] for node in nodes if node["Node Type"] == "LockRows" for child in node["Plans"]
     )
+
+
+def test_a_claim_behind_a_cursor_begins_there(scale: Scale) -> None:
+    """In the middle of the backlog, and in front of it only where the priority is higher."""
+    query = (
+        "select id::text, -priority, scheduled_at from {jobs} where queue = 'q3' and lane = 'ready' order by 2, 3, 1"
+    )
+    rows = scale.pg.execute(scale.names.render(query, with_params=False).encode()).fetchall()
+    id_, rank, time = rows[len(rows) // 2]
+    assert rank > rows[0][1]
+    behind = Range("q3", 0, first=(rank, time, id_))
+    (walk,) = [n for n in check(scale, claims.claim([behind], 50, WORKER)) if n.get("Index Name") == CLAIM]
+    assert "ROW(" in walk["Index Cond"]
+    assert "below" in walk["Index Cond"]
+    assert walk["Actual Rows"] == 50
+    assert walk.get("Rows Removed by Filter", 0) == 0
+    none = Range("q3", 0, below=rows[0][1])
+    (walk,) = [n for n in check(scale, claims.claim([none], 50, WORKER), touches=0) if n.get("Index Name") == CLAIM]
+    assert walk["Actual Rows"] == 0
 
 
 def test_a_claim_from_an_empty_queue_reads_nothing(scale: Scale) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgwerk import DatabaseError, DequeueStrategy, EnqueueParams, JobStatus, Retry, ThreadWorker, Werk
@@ -133,3 +134,48 @@ def test_jobs_that_arrive_while_a_worker_falls_asleep_are_not_overlooked(app: We
         for _ in range(150):
             assert app.apply(handlers.echo, 1, timeout=5) == 1
     eventually(lambda: outside.count("status = 'complete'") == 150)
+
+
+BACKLOG = 3000
+
+
+def backlog(app: Werk) -> None:
+    """More than a worker of four threads does in a second."""
+    _ = app.enqueue_many([EnqueueParams(handlers.nap, kwargs={"seconds": 0.002}) for _ in range(BACKLOG)])
+
+
+def test_a_job_that_was_committed_late_is_found_in_the_midst_of_a_backlog(
+    app: Werk, outside: Outside, dsn: str
+) -> None:
+    """Its place is in front of everything, where a busy worker has been already."""
+    with psycopg.connect(dsn) as connection:
+        late = enqueued(app.enqueue(handlers.noop, _conn=connection))
+        backlog(app)
+        with thread_worker(app, concurrency=4):
+            eventually(lambda: outside.count("status = 'complete'") > BACKLOG // 10)
+            connection.commit()
+            expect(app, late, JobStatus.COMPLETE)
+            assert outside.count("status = 'queued'") > BACKLOG // 4
+
+
+def test_a_retry_in_the_midst_of_a_backlog_does_not_wait_for_its_end(app: Werk, outside: Outside) -> None:
+    retried = enqueued(app.enqueue(handlers.writes_and_fails, 2, _retry=Retry(3, [0])))
+    backlog(app)
+    with thread_worker(app, concurrency=4):
+        expect(app, retried, JobStatus.COMPLETE)
+        assert outside.count("status = 'queued'") > BACKLOG // 4
+
+
+def test_a_job_of_higher_priority_overtakes_a_backlog_within_a_claim(app: Werk, outside: Outside) -> None:
+    backlog(app)
+    with thread_worker(app, concurrency=4):
+        eventually(lambda: outside.count("status = 'complete'") > BACKLOG // 10)
+        urgent = enqueued(app.enqueue(handlers.noop, _priority=1))
+        expect(app, urgent, JobStatus.COMPLETE)
+        before = outside.one(
+            "select count(*) from {jobs} j, {jobs} u where u.id = %s and j.id <> u.id"
+            " and j.started_at > u.enqueued_at and j.started_at < u.started_at",
+            urgent.id,
+        )
+    # What was claimed already, and one more claim: each is at most what runs and 50 ms of work.
+    assert before <= 2 * (4 + 100)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pgwerk._core.cursor import Range
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.outcome import Report
@@ -16,7 +17,7 @@ class Turn:
     """What to ask for in one turn."""
 
     worker: str
-    queues: Sequence[str]
+    queues: Sequence[str | Range]
     count: int = 0
     in_turns: bool = False
     closing: Sequence[tuple[Report, Verdict]] = ()

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Rows, Statement
-from pgwerk._core.statements.columns import INSERTED
+from pgwerk._core.statements.columns import INSERTED, array
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class Claim:
     """How many members were denied."""
 
 
+_BEYOND = 2**31 - 1
+_FRONT: Place = (-_BEYOND, datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
+
 _ORDER = "(-priority::integer), scheduled_at, id"
 
 _CLAIMED_LIST = """
@@ -52,14 +56,17 @@ select j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, 
 
 _CLAIM = """
 with picked as materialized (
-    -- One index range per queue, each walked with the lock inside, then put in order again. Rows that are locked
-    -- here and not taken below are free again when this statement commits.
+    -- One index range per queue, or two around a cursor, each walked with the lock inside, then put in order again.
+    -- Rows that are locked here and not taken below are free again when this statement commits.
     select ready.*
-    from unnest(%(queues)s::text[]) with ordinality as q(name, place)
+    from unnest(%(queues)s::text[], %(places)s::integer[], %(ranks)s::integer[], %(times)s::timestamptz[],
+                %(ids)s::uuid[], %(belows)s::integer[]) as q(name, place, first_rank, first_time, first_id, below)
     cross join lateral (
         select j.id, j.priority, j.scheduled_at, j.group_key, j.group_limit
         from {jobs} j
         where j.queue = q.name
+          and (-j.priority::integer, j.scheduled_at, j.id) >= (q.first_rank, q.first_time, q.first_id)
+          and (-j.priority::integer) < q.below
           and j.lane = 'ready'
           and j.status = 'queued'
           and j.scheduled_at <= now()
@@ -137,16 +144,29 @@ _SPECIAL = (
 """A job with one of these ends in a transaction of several statements."""
 
 
-def claim(queues: Sequence[str], count: int, worker: str, *, in_turns: bool = False) -> Statement[Claim]:
+def claim(
+    where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False
+) -> Statement[Claim]:
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
-    By priority over all queues; or *in_turns*, one of each queue after the other, in the order given.
+    *where*: queues, or parts of them. By priority over all of them; or *in_turns*, one of each queue after the
+    other, in the order given.
     """
-    return Statement(
-        _IN_TURNS if in_turns else _BY_PRIORITY,
-        {"queues": list(queues), "count": count, "worker": worker},
-        partial(_read_in_turns, tuple(queues)) if in_turns else _read_claim,
-    )
+    ranges = [one if isinstance(one, Range) else Range(one, place) for place, one in enumerate(where)]
+    firsts = [one.first or _FRONT for one in ranges]
+    params = {
+        "queues": [one.queue for one in ranges],
+        "places": [one.place for one in ranges],
+        "ranks": [rank for rank, _, _ in firsts],
+        "times": [time for _, time, _ in firsts],
+        "ids": array(id_ for _, _, id_ in firsts),
+        "belows": [_BEYOND if one.below is None else one.below for one in ranges],
+        "count": count,
+        "worker": worker,
+    }
+    queues = tuple(dict.fromkeys(one.queue for one in ranges))
+    read = partial(_read_in_turns, queues) if in_turns else _read_claim
+    return Statement(_IN_TURNS if in_turns else _BY_PRIORITY, params, read)
 
 
 def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
@@ -200,11 +220,12 @@ def _read_claim(rows: Rows) -> Claim:
             denied.append(row[1])
         else:
             jobs.append(_read_claimed(row))
-    jobs.sort(key=_place)
+    jobs.sort(key=place_of)
     return Claim(jobs, sorted(set(denied)), len(denied))
 
 
-def _place(claimed: Claimed) -> tuple[int, datetime, str]:
+def place_of(claimed: Claimed) -> Place:
+    """Where a job stands in the order of its queue."""
     job = claimed.job
     return (-job.priority, job.scheduled_at, job.id)  # type: ignore[return-value]  # never null
 
