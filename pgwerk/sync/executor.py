@@ -121,7 +121,7 @@ class Executor:
             self.connect().close()
             self._suspect = False
             pool.check()
-        return pool.connection()
+        return _Lease(pool)
 
     def close(self) -> None:
         """Close the pool; the next use opens another."""
@@ -182,7 +182,7 @@ class Executor:
     def _perform(self, connection: Connection[Any] | Foreign, request: Request) -> Sequence[Rows]:
         if not isinstance(connection, Connection):
             return [connection.rows(*self._render(statement)) for statement in request]
-        if connection.info.pipeline_status != pq.PipelineStatus.OFF:
+        if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
             cursors = [self._send(connection, statement) for statement in request]
             return [self._await(cursor) for cursor in cursors]
@@ -201,7 +201,9 @@ class Executor:
 
     @staticmethod
     def _fetch(cursor: Cursor[Any]) -> Rows:
-        return cursor.fetchall() if cursor.description is not None else []
+        # Not `description`, which describes every column.
+        result = cursor.pgresult
+        return cursor.fetchall() if result is not None and result.nfields else []
 
     @staticmethod
     def _await(cursor: Cursor[Any]) -> Rows:
@@ -212,6 +214,23 @@ class Executor:
             if no_records(error):
                 return []
             raise
+
+
+class _Lease:
+    """A connection of the pool for a block. What is begun in it is ended in it: no commit or rollback is asked for."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: ConnectionPool[Connection[Any]]) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> Connection[Any]:
+        self._connection = self._pool.getconn()
+        return self._connection
+
+    def __exit__(self, *_error: object) -> None:
+        # One that was left in a transaction all the same is rolled back by the pool.
+        self._pool.putconn(self._connection)
 
 
 def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:
