@@ -7,6 +7,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLES := $(patsubst %/tests,%,$(wildcard examples/*/tests))
+SCENARIOS := workers idle backlog snapshot queues sharing producers soak
 EXAMPLE_REQUIREMENTS := $(wildcard examples/*/requirements.txt)
 
 # pip must not ask, nag or notice that it runs as root in its own virtual environment.
@@ -18,10 +19,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit examples bench clean
+.PHONY: help demo test lint types unit examples bench bench-peers bench-scenarios clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.\/]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z.\/-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  Variables: PYTHON=python3.12 DEMO_ARGS='...' PYTEST_ARGS='...' JOBS=2"
 
 demo: $(VENV)/demo ## install with a bundled Postgres and run `werk demo $(DEMO_ARGS)`
@@ -48,6 +49,12 @@ examples: $(VENV)/dev ## the tests of every example
 
 bench: $(VENV)/dev ## the benchmarks, against a throw-away server
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-peers: $(VENV)/dev ## pgwerk beside other queues, each installed in .venv-peers; BENCH_ARGS='--only NAME'
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
+bench-scenarios: $(VENV)/dev ## every scenario of the benchmarks, small: does it work?
+	$(BIN)/python -m benchmarks --quick $(addprefix --only ,$(SCENARIOS)) $(BENCH_ARGS)
 
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -19,25 +20,25 @@ returning id::text, payload::text
 SETTLE = "update {jobs} set status = 'complete', completed_at = now() where id = %s::uuid"
 
 
-def main() -> None:
+def run(spec: dict[str, Any], handler: Callable[..., Any]) -> None:
+    """Claim and run one job after the other, until terminated."""
     _ = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    spec = json.loads(sys.argv[1])
     names = {"jobs": f"{spec['schema']}._pgwerk_jobs"}
     claim, settle = CLAIM.format(**names).encode(), SETTLE.format(**names).encode()
     with psycopg.connect(spec["dsn"], autocommit=True) as hot, psycopg.connect(spec["dsn"], autocommit=True) as ears:
         hot.prepare_threshold = 1
         ears.execute(f"listen {spec['schema']}".encode())
-        run_all(hot, claim, settle)
+        run_all(hot, claim, settle, handler)
         for _ in ears.notifies():
-            run_all(hot, claim, settle)
+            run_all(hot, claim, settle, handler)
 
 
-def run_all(connection: psycopg.Connection[Any], claim: bytes, settle: bytes) -> None:
+def run_all(connection: psycopg.Connection[Any], claim: bytes, settle: bytes, handler: Callable[..., Any]) -> None:
     while rows := connection.execute(claim).fetchall():
         for id_, payload in rows:
-            ring(*json.loads(payload)["args"])
+            handler(*json.loads(payload)["args"])
             connection.execute(settle, [id_])
 
 
 if __name__ == "__main__":
-    main()
+    run(json.loads(sys.argv[1]), ring)

@@ -6,7 +6,7 @@ worker. It has no threads, groups, retries, timeouts, notifications or recovery:
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
@@ -62,8 +62,8 @@ def turn(
     return cursor.fetchall()
 
 
-def main() -> None:
-    spec = json.loads(sys.argv[1])
+def run(spec: dict[str, Any], handlers: Mapping[str, Callable[..., Any]]) -> None:
+    """Drain the queue and return."""
     names = {"jobs": f"{spec['schema']}._pgwerk_jobs", "executions": f"{spec['schema']}._pgwerk_jobs_executions"}
     claim, settle = CLAIM.format(**names).encode(), SETTLE.format(**names).encode()
     done: dict[str, Any] = {"ids": [], "results": [], "worker": WORKER}
@@ -74,10 +74,10 @@ def main() -> None:
             done = {"ids": [], "results": [], "worker": WORKER}
             for id_, function, payload, _attempt in jobs:
                 call = json.loads(payload)
-                result: Any = HANDLERS[function](*call.get("args", ()), **call.get("kwargs", {}))
+                result: Any = handlers[function](*call.get("args", ()), **call.get("kwargs", {}))
                 done["ids"].append(id_)
                 done["results"].append(None if result is None else json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    run(json.loads(sys.argv[1]), HANDLERS)
