@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from pgwerk.logs import configure_logging as configure_logging
     from pgwerk.sync.app import Werk as Werk
     from pgwerk.workers.asynchronous import AsyncWorker as AsyncWorker
+    from pgwerk.workers.fork import ForkWorker as ForkWorker
     from pgwerk.workers.prefork import Worker as Worker
+    from pgwerk.workers.process import ProcessWorker as ProcessWorker
     from pgwerk.workers.thread import ThreadWorker as ThreadWorker
 
 _HOMES = {
@@ -63,7 +65,9 @@ _HOMES = {
     "pgwerk.logs": ("configure_logging",),
     "pgwerk.sync.app": ("Werk",),
     "pgwerk.workers.asynchronous": ("AsyncWorker",),
+    "pgwerk.workers.fork": ("ForkWorker",),
     "pgwerk.workers.prefork": ("Worker",),
+    "pgwerk.workers.process": ("ProcessWorker",),
     "pgwerk._runs": ("shield",),
     "pgwerk.workers.thread": ("ThreadWorker",),
 }  # fmt: skip
@@ -83,6 +87,7 @@ __all__ = [
     "EnqueueParams",
     "ExecutionStatus",
     "FailureMode",
+    "ForkWorker",
     "Group",
     "HandlerNotFound",
     "JSONSerializer",
@@ -94,6 +99,7 @@ __all__ = [
     "JobStatus",
     "JobTimeout",
     "PickleSerializer",
+    "ProcessWorker",
     "Repeat",
     "Retry",
     "ScheduleNotFound",

@@ -42,7 +42,7 @@ class JSONSerializer(Serializer):
 
     def dumps(self, value: Any) -> str:
         """Encode *value* as JSON text."""
-        return json.dumps(value, default=_coerce, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return _PLAIN.encode(value)
 
     def loads(self, data: str | bytes) -> Any:
         """Decode JSON text."""
@@ -65,6 +65,9 @@ def _coerce(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
+
+# json.dumps would make one for each value.
+_PLAIN = json.JSONEncoder(default=_coerce, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 _TAGS: tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
     # The first that matches: datetime is a date, too.

@@ -28,7 +28,16 @@ class Target:
     prefix: str | None = None
 
     def werk(self) -> "Werk":
-        """The app itself, or a bare one for the DSN; raises click.UsageError, ConfigError or WerkError."""
+        """The app (an asyncio one by its synchronous face), or a bare one for the DSN.
+
+        Raises click.UsageError, ConfigError or WerkError.
+        """
+        app = self.app_as_given()
+        found: Werk = getattr(app, "sync", app)
+        return found
+
+    def app_as_given(self) -> Any:
+        """Like `werk`, but an asyncio app as it is: handlers are to get what their module has."""
         if self.app is not None:
             given = [f"--{name}" for name in ("dsn", "schema", "prefix") if getattr(self, name) is not None]
             if given:
@@ -82,8 +91,8 @@ def dsn_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def load(path: str) -> "Werk":
-    """Import the Werk that ``module:attribute`` names; nothing is called to get it."""
+def load(path: str) -> Any:
+    """Import the Werk, of either kind, that ``module:attribute`` names; nothing is called to get it."""
     module_name, colon, attribute = path.partition(":")
     if "://" in path:
         raise click.UsageError(f"{path.partition('://')[0]}://… is a DSN, not an APP. Pass it as --dsn.")
@@ -156,26 +165,18 @@ def _attribute(module: Any, attribute: str) -> Any:
 
 def _apps_in(module: Any) -> list[str]:
     names = vars(module) if hasattr(module, "__dict__") else {}
-    return [name for name, value in names.items() if _as_werk(value) is not None]
+    return [name for name, value in names.items() if _is_app(value)]
 
 
-def _as_werk(value: Any) -> "Werk | None":
-    from pgwerk import Werk  # noqa: PLC0415
+def _is_app(value: Any) -> bool:
+    from pgwerk._application import Application  # noqa: PLC0415  # what both kinds of Werk are
 
-    if isinstance(value, Werk):
-        return value
-    # The asyncio twin counts as well; who has one has imported its module.
-    twin = getattr(sys.modules.get("pgwerk.aio"), "Werk", None)
-    if twin is not None and isinstance(value, twin):
-        sync: Werk = value.sync  # pyright: ignore[reportAttributeAccessIssue]
-        return sync
-    return None
+    return isinstance(value, Application)
 
 
-def _checked(found: Any, path: str) -> "Werk":
-    app = _as_werk(found)
-    if app is not None:
-        return app
+def _checked(found: Any, path: str) -> Any:
+    if _is_app(found):
+        return found
     kind = f"{type(found).__module__}.{type(found).__qualname__}".removeprefix("builtins.")
     if isinstance(found, type):
         cure = f"It is a class; make an object of it at the top level of the module: app = {found.__name__}(…)."

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from typing import Any
 
 import click
@@ -11,28 +12,57 @@ from pgwerk.cli.target import Target, target_options
 
 STRATEGIES = {"priority": "Priority", "round-robin": "RoundRobin", "random": "Random"}
 
+TYPES = {
+    "prefork": ("Worker", "threads in child processes, which are replaced when they die"),
+    "thread": ("ThreadWorker", "threads in this process"),
+    "process": ("ProcessWorker", "child processes that live on, one job each at a time"),
+    "fork": ("ForkWorker", "a fresh child process for every job"),
+    "async": ("AsyncWorker", "coroutines on one event loop, and plain functions in threads"),
+}
+"""By name: the class, and what runs the jobs."""
+
+ONLY_FOR = {
+    "processes": ("prefork",),
+    "max_jobs": ("prefork", "process"),
+    "max_rss": ("prefork", "process"),
+    "sigterm_grace": ("fork",),
+}
+"""Options that not every type has."""
+
 
 @click.command(
     epilog="""\b
+Worker types:
+"""
+    + "\n".join(f"  {name:<9}{what}" for name, (_, what) in TYPES.items())
+    + """
+
+\b
 Examples:
   werk worker myapp.tasks:app
   werk worker myapp.tasks:app --queues high,default --concurrency 20 --processes 4
-  werk worker myapp.tasks:app --burst      run what is queued, then end"""
+  werk worker myapp.tasks:app --burst      run what is queued, then end
+  werk worker myapp.tasks:app --reload     start again when the code changes"""
 )
 @target_options
 @click.option("--queues", "-q", multiple=True, metavar="NAME[,NAME…]", help="Queues to work on [default: default].")
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), default=10, show_default=True,
               help="Jobs at once, in all processes together.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1, 1000), help="Child processes [default: one for each CPU].")
-@click.option("--worker-type", type=click.Choice(["prefork", "thread"]), default="prefork", show_default=True,
-              help="prefork: threads in child processes; thread: threads in this process.")  # fmt: skip
+@click.option("--worker-type", type=click.Choice(list(TYPES)), default="prefork", show_default=True,
+              help="What runs the jobs; see below.")  # fmt: skip
 @click.option("--strategy", type=click.Choice(list(STRATEGIES)), default="priority", show_default=True,
               help="In which order to look at several queues.")  # fmt: skip
 @click.option("--burst", is_flag=True, help="End when nothing is queued or running.")
 @click.option("--max-jobs", type=click.IntRange(1), help="Replace a child process after so many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace a child process that uses more memory, like 600M.")
+@click.option("--sigterm-grace", type=click.FloatRange(0), metavar="SECONDS",
+              help="Between TERM and KILL for a job's process [default: 5].")  # fmt: skip
 @click.option("--shutdown-timeout", type=click.FloatRange(0), metavar="SECONDS",
               help="After TERM or Ctrl-C, how long running jobs may go on [default: 30].")  # fmt: skip
+@click.option("--health-file", metavar="PATH", type=click.Path(dir_okay=False),
+              help="Renew this file as long as the worker is healthy; for a container's probe.")  # fmt: skip
+@click.option("--reload", is_flag=True, help="Start again when a Python file changes; for development.")
 @click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR [env: PGWERK_LOG_LEVEL].")
 @click.option("--log-format", type=click.Choice(logs.FORMATS), help="How logs look [env: PGWERK_LOG_FORMAT].")
 def worker(
@@ -42,30 +72,43 @@ def worker(
     strategy: str,
     log_level: str | None,
     log_format: str | None,
+    reload: bool,
     **settings: Any,
 ) -> None:
     """Run the jobs of APP until TERM or Ctrl-C.
 
     A first signal lets running jobs finish, a second gives them back at once. HUP replaces the child processes one
-    by one, with the code as it was imported at the start; to run new code, start the worker again.
+    by one, with the code as it was imported at the start; to run new code, start the worker again. USR1 prints where
+    every thread is.
     """
-    app = target.werk()
+    _check_options(worker_type, settings)
+    if reload:
+        from pgwerk.cli.reload import run_again_and_again  # noqa: PLC0415  # for development only
+
+        sys.exit(run_again_and_again(target, log_level, log_format))
+    app = target.app_as_given()
     _configure_logs(log_level, log_format)
-    from pgwerk import DequeueStrategy, ThreadWorker, Worker  # noqa: PLC0415  # `werk worker --help` is quick
+    import pgwerk  # noqa: PLC0415  # `werk worker --help` is quick
 
     names = [name.strip() for given in queues or ("default",) for name in given.split(",")]
-    settings["dequeue_strategy"] = DequeueStrategy[STRATEGIES[strategy]]
-    if worker_type == "thread":
-        for name in ("processes", "max_jobs", "max_rss"):
-            if settings.pop(name) is not None:
-                option = name.replace("_", "-")
-                raise click.UsageError(f"--{option} is about child processes: it needs --worker-type prefork.")
-    kind = ThreadWorker if worker_type == "thread" else Worker
+    settings["dequeue_strategy"] = pgwerk.DequeueStrategy[STRATEGIES[strategy]]
+    kind = getattr(pgwerk, TYPES[worker_type][0])
     try:
         made = kind(app, names, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     made.run()
+
+
+def _check_options(worker_type: str, settings: dict[str, Any]) -> None:
+    """Refuse what this type of worker does not have, and leave out what was not given."""
+    for name, types in ONLY_FOR.items():
+        if worker_type in types:
+            if settings[name] is None:
+                del settings[name]
+        elif settings.pop(name) is not None:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} needs --worker-type {' or '.join(types)}, not {worker_type}.")
 
 
 def _configure_logs(level: str | None, kind: str | None) -> None:

@@ -5,8 +5,8 @@ import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pgwerk._core.job import Job
@@ -38,6 +38,13 @@ class AsyncWorker(CrewWorker):
     _writer: ThreadPoolExecutor | None = None
     """Stores progress one by one, so that the last word is the last."""
 
+    def __init__(
+        self, app: Any, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any
+    ) -> None:
+        super().__init__(app, queues, concurrency, **settings)
+        self._reports: dict[str, Future[None]] = {}
+        """By job: its progress that was reported last."""
+
     def run(self) -> None:
         """Work until stopped; with burst, until nothing is queued or running. Blocks."""
         with _loop_in_a_thread() as loop:
@@ -62,7 +69,9 @@ class AsyncWorker(CrewWorker):
 
     def _crew(self, wake: Callable[[], None]) -> Crew:
         assert self._loop is not None
-        runner = LoopRunner(self.app, self, self.werk.serializer, self.hooks, self._load_job, _in_thread)
+        runner = LoopRunner(
+            self.app, self, self.werk.serializer, self.hooks, self._load_job, _in_thread, self._progress_stored
+        )
         return LoopCrew(runner, self.concurrency, wake, self._loop)
 
     async def _load_job(self, job_id: str) -> Job:
@@ -71,7 +80,15 @@ class AsyncWorker(CrewWorker):
     def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
         """Store the progress of a running job, soon."""
         if self._writer is not None:
-            _ = self._writer.submit(super().report_progress, claimed, fraction, message)
+            stored = self._writer.submit(super().report_progress, claimed, fraction, message)
+            self._reports[claimed.job.id] = stored
+
+    async def _progress_stored(self, run: Run) -> None:
+        """Wait until the last progress of a run is stored: after its end nothing more can be."""
+        stored = self._reports.pop(run.claimed.job.id, None)
+        if stored is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wrap_future(stored)
 
 
 def _in_thread(run: Run) -> Run:

@@ -1,12 +1,13 @@
 """What every worker has in common: settings, hooks, signals."""
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -46,9 +47,10 @@ class BaseWorker:
         sweep_interval: float | None = None,
         abort_interval: float | None = None,
         shutdown_timeout: float | None = None,
+        health_file: "str | os.PathLike[str] | None" = None,
     ) -> None:
         self.app = app
-        self.werk: Werk = getattr(app, "sync", app)
+        self.werk: Werk = app.sync
         """The app as the worker itself uses it; handlers get it as it was given."""
         self.queues = _queues(queues)
         self.concurrency = opt.whole("concurrency", concurrency, 1, 10_000)
@@ -65,6 +67,7 @@ class BaseWorker:
             burst=burst,
         )
         self.strategy = DequeueStrategy(dequeue_strategy)
+        self.health_file = health_file
         self.hooks = Hooks(list(before_process), list(after_process))
         self.id = new_id()
         self.name = f"{socket.gethostname()}.{os.getpid()}"
@@ -125,20 +128,24 @@ class BaseWorker:
             logger.info("%s: stopping", signal.Signals(number).name)
             self.stop()
 
-        def show(_number: int, _frame: FrameType | None) -> None:
-            import faulthandler  # noqa: PLC0415  # rarely
-
-            faulthandler.dump_traceback(all_threads=True)
-
-        wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop, signal.SIGUSR1: show}
+        wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop}
+        for number, act in self._more_signals().items():
+            wanted[number] = lambda _number, _frame, act=act: act()
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             wanted[signal.SIGINT] = stop
         before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        # In C, so that it also shows a handler that holds the interpreter lock.
+        faulthandler.register(signal.SIGUSR1, file=2, all_threads=True, chain=signal.SIGUSR1 in wanted)
         try:
             yield
         finally:
+            faulthandler.unregister(signal.SIGUSR1)
             for number, handler in before.items():
                 _ = signal.signal(number, handler)
+
+    def _more_signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
+        """What else to do at which signal."""
+        return {}
 
 
 def _queues(queues: Sequence[str] | str) -> tuple[str, ...]:

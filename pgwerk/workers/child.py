@@ -1,12 +1,12 @@
 """What happens in a process that the prefork parent has just forked. Nothing of the parent's is used."""
 
 import contextlib
+import faulthandler
 import logging
 import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runner import finish
 from pgwerk.workers.thread import ThreadWorker
+from pgwerk.workers.vitals import Vitals
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -45,6 +46,8 @@ class ChildSettings:
     strategy: DequeueStrategy
     hooks: Hooks
     max_jobs: int | None
+    vitals: Vitals
+    """Where the parent looks for signs of life."""
     ours: Sequence[int]
     """The parent's ends of its other children's pipes, which must not stay open in this one."""
 
@@ -53,7 +56,7 @@ def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
     """Be a thread worker, then exit."""
     code = 1
     try:
-        _become_a_child(settings.ours)
+        become_a_child(settings.ours)
         os.set_blocking(pipe, False)
         worker = ThreadWorker(app, settings.queues, settings.threads, dequeue_strategy=settings.strategy)
         worker.id = settings.worker_id
@@ -61,6 +64,7 @@ def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
         worker.hooks = settings.hooks
         worker.kind = "prefork"
         worker.parent_pipe = pipe
+        worker.vitals = settings.vitals
         if settings.max_jobs is not None:
             # Not all children at once.
             worker.job_limit = max(1, int(settings.max_jobs * random.uniform(0.9, 1.0)))
@@ -89,7 +93,7 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) 
     """Recover the jobs of a dead worker, then exit."""
     code = 1
     try:
-        _become_a_child(ours)
+        become_a_child(ours)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         deadline = time.monotonic() + UNDERTAKER_TRIES
         failures = 0
@@ -113,9 +117,12 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) 
         os._exit(code)
 
 
-def _become_a_child(ours: Sequence[int]) -> None:
+def become_a_child(ours: Sequence[int]) -> None:
+    """Let go of what belongs to the parent: its ends of pipes, its signal handlers, its random numbers."""
     for fd in ours:
         os.close(fd)
+    faulthandler.unregister(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # A terminal's Ctrl-C goes to the whole group; the parent tells us what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -129,21 +136,6 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-def warn_about_threads() -> None:
-    """Name threads that the app started at import: they do not exist in the children."""
-    others = [
-        t.name
-        for t in threading.enumerate()
-        if t is not threading.main_thread() and t is not threading.current_thread()
-    ]
-    if others:
-        logger.warning(
-            "importing the app started threads that will not exist in the worker's children: %s. "
-            "Start them in an on_startup hook instead.",
-            ", ".join(sorted(others)),
-        )
 
 
 def resident_bytes(pid: int) -> int | None:

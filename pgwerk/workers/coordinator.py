@@ -16,9 +16,11 @@ from pgwerk.errors import ConnectionFailed, JobAborted, WerkError, WorkerShutdow
 from pgwerk.sync.listener import Listener
 from pgwerk.workers.crew import Crew, Finished
 from pgwerk.workers.duties import Duties
+from pgwerk.workers.hearing import Hearing
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.session import Session
 from pgwerk.workers.turns import Turns
+from pgwerk.workers.vitals import Vitals, next_enforcement
 from pgwerk.workers.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
@@ -42,12 +44,12 @@ class Coordinator:
         self.identity = identity
         self.session = session
         self.agenda = Agenda(pace, monotonic())
-        self._listener = listener
+        self._hearing = Hearing(listener)
         self._crew = crew
         self._wakeup = wakeup
         self._liveness = liveness
         self._duties = Duties(self, liveness, stuck)
-        self._turns = Turns(identity, session, self.agenda, strategy, self._begin)
+        self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
         self._ready = False
         """Connected, registered and listening."""
         self._stops = 0
@@ -57,6 +59,7 @@ class Coordinator:
         self.job_limit: int | None = None
         self.parent_says: Callable[[], int] = lambda: 0
         """How often a supervisor wants us to stop; once when it is gone."""
+        self.vitals = Vitals()
         self.replaceable = False
         """Whether somebody starts another process when this one ends."""
         self.listen_to: int = -1
@@ -75,14 +78,9 @@ class Coordinator:
         return self._stops > 0
 
     @property
-    def settled(self) -> int:
-        """How many outcomes were written."""
-        return self._turns.settled
-
-    @property
-    def failed(self) -> int:
-        """How many of them failed or timed out."""
-        return self._turns.failed
+    def figures(self) -> tuple[int, int, int]:
+        """How many jobs ended, how many of them failed or timed out, and how many are held. From any thread."""
+        return self.turns.settled, self.turns.failed, len(self.turns.ledger)
 
     # The loop ---------------------------------------------------------------------
 
@@ -110,8 +108,9 @@ class Coordinator:
                 raise self._crew.broken
         finally:
             self._crew.close()
-            self._listener.close()
+            self._hearing.close()
             self.session.close()
+            self._wakeup.close()
 
     def _connected(self) -> bool:
         """Connect and register if need be; False when there is nothing left to do but to go."""
@@ -123,12 +122,12 @@ class Coordinator:
         me = self.identity
         self._ready = False
         self.session.connect()
-        self.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
-        for job_id, claim in self.session.run(closing.stray(me.id, self._turns.ledger.claims)):
+        self._duties.register()
+        for job_id, claim in self.session.run(closing.stray(me.id, self.turns.ledger.claims)):
             # Claimed by us in a turn whose answer was lost.
             _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me.id))
-        self._turns.say_again()
-        self._listen_again()
+        self.turns.say_again()
+        self._hearing.begin()
         self.agenda.notified()
         self.agenda.do(Duty.PROMOTE, monotonic())
         self._ready = True
@@ -142,17 +141,11 @@ class Coordinator:
         self._crew.abandon()
         return True
 
-    def _listen_again(self) -> None:
-        try:
-            self._listener.connect()
-        except WerkError as error:
-            logger.warning("cannot listen, polling instead: %s", error)
-
     def _disconnected(self, error: ConnectionFailed) -> None:
         if self.agenda.pace.burst and not self.session.ever_connected:
             raise error
         self.session.lost(error)
-        self._listener.close()
+        self._hearing.close()
         self._pause()
 
     def _pause(self) -> None:
@@ -172,14 +165,15 @@ class Coordinator:
         if plan.phase is not Phase.RUN or plan.return_buffer:
             self._closing(plan)
             self._collect()
-        if plan.finished and self._turns.idle:
+        if plan.finished and self.turns.idle:
             return True
         self._crew.enforce(now)
+        self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         for duty in plan.duties:
             self._duties.do(duty)
         self._duties.touch(now)
         self._collect()
-        if not self._turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
+        if not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
             self._wait(plan)
         return False
 
@@ -194,7 +188,7 @@ class Coordinator:
     def _closing(self, plan: Plan) -> None:
         if plan.return_buffer:
             now = monotonic()
-            self._turns.unsettled += [Finished(one, Interrupted(), now, now) for one in self._crew.take_back()]
+            self.turns.unsettled += [Finished(one, Interrupted(), now, now) for one in self._crew.take_back()]
         if plan.phase is Phase.GIVE_BACK and not self._interrupted:
             self._interrupted = True
             self._crew.interrupt(WorkerShutdown)
@@ -205,8 +199,8 @@ class Coordinator:
         if self._crew.broken is not None and self._stops < 2:
             logger.error("%s", self._crew.broken)
             self._stops = 2
-        self._turns.unsettled += self._crew.finished()
-        ran = self.settled + len(self._turns.unsettled)
+        self.turns.unsettled += self._crew.finished()
+        ran = self.turns.settled + len(self.turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:
             logger.info("ran %d jobs: making room for a fresh process", ran)
             self.stop()
@@ -222,21 +216,18 @@ class Coordinator:
         self._wakeup.prepare()
         # Whatever finished after we collected would not wake us.
         self._collect()
-        if self._turns.unsettled or self._stops_seen < self._stops:
+        if self.turns.unsettled or self._stops_seen < self._stops:
             return
-        ready = self._wakeup.wait(min(moments) - now, self._listener.fileno(), self.listen_to)
-        if self._listener.fileno() in ready:
+        ready = self._wakeup.wait(min(moments) - now, self._hearing.fileno(), self.listen_to)
+        if self._hearing.fileno() in ready:
             self._hear()
 
     def _hear(self) -> None:
-        try:
-            heard = self._listener.drain()
-        except WerkError as error:
-            logger.warning("the listening connection was lost, listening again: %s", error)
-            self._listen_again()
+        heard = self._hearing.heard()
+        if heard is None:
+            self._hearing.begin()
             self.agenda.notified()
-            return
-        for _, payload in heard:
+        for payload in heard or ():
             self._duties.heard(payload)
 
     # For duties -------------------------------------------------------------------
@@ -247,12 +238,15 @@ class Coordinator:
         self._crew.interrupt(JobAborted, wanted)
         waiting = self._crew.take_back()
         now = monotonic()
-        self._turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
+        self.turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
         self._crew.submit([one for one in waiting if one.job.id not in wanted])
 
     def say_again(self) -> None:
-        """Tell producers again whether this worker sleeps."""
-        self._turns.say_again()
+        """Tell producers again whether this worker sleeps, and see to it that it hears them."""
+        self.turns.say_again()
+        if self._hearing.fileno() < 0:
+            self._hearing.begin()
+            self.agenda.notified()
 
     def reconcile(self) -> None:
         """Give back jobs that slipped through between claim and handler: they would stay active for ever.
@@ -260,18 +254,18 @@ class Coordinator:
         Only what is missing at two looks in a row: a job is on its way from the queue to a thread for an instant.
         """
         self._collect()
-        missing = [] if self._crew.waiting else self._turns.missing(run.claimed.job.id for run in self._crew.running())
+        missing = [] if self._crew.waiting else self.turns.missing(run.claimed.job.id for run in self._crew.running())
         lost = [one for one in missing if one.job.id in self._missing]
         self._missing = {one.job.id for one in missing}
         now = monotonic()
         for one in lost:
             logger.error("job %s (%s) got lost inside this worker: it is given back", one.job.id, one.job.function)
-        self._turns.unsettled += [Finished(one, Interrupted(), now, now) for one in lost]
+        self.turns.unsettled += [Finished(one, Interrupted(), now, now) for one in lost]
 
     @property
     def held(self) -> list[Job]:
         """The jobs that are ours."""
-        return self._turns.ledger.jobs
+        return self.turns.ledger.jobs
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         """Hand jobs that were claimed to the crew."""
@@ -279,14 +273,17 @@ class Coordinator:
         for one in claimed:
             if one.job.heartbeat_secs is not None:
                 self._duties.touch_within(one.job.heartbeat_secs, now)
+        # Before a thread has it: the handler may be the last thing that this process does for a while.
+        self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         self._crew.submit(claimed)
 
     def _leave(self) -> None:
+        self.vitals.beaten = None
         if not self.session.connected:
             return
         try:
-            if self._turns.ledger.retiring:
-                self.session.run(closing.retire(self._turns.ledger.retiring))
+            if self.turns.ledger.retiring:
+                self.session.run(closing.retire(self.turns.ledger.retiring))
             self.session.run(workers.leave(self.identity.id))
         except WerkError as error:
             logger.warning("could not say goodbye: %s", error)

@@ -114,7 +114,7 @@ class Crew(ABC):
 
     def _over(self, run: Run, outcome: Outcome | None = None) -> None:
         """Report a run: with what happened, or as stopped from outside."""
-        outcome = outcome or interrupted_outcome(run.reason or JobTimeout, run.claimed)
+        outcome = outcome or interrupted_outcome(run.reason or WorkerShutdown, run.claimed)
         self._finished.append(Finished(run.claimed, outcome, run.started, monotonic()))
         self._wake()
 

@@ -1,16 +1,18 @@
 """A worker with one coordinator and one crew, in this process."""
 
+import contextlib
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pgwerk._core import backoff
 from pgwerk._core.ordering import encode_meta
 from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.vigil import LATE
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.listener import Listener
@@ -19,10 +21,15 @@ from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.coordinator import Coordinator
 from pgwerk.workers.crew import Crew
 from pgwerk.workers.identity import Identity
+from pgwerk.workers.report import Condition, Reporter, in_words
 from pgwerk.workers.session import Session
+from pgwerk.workers.vitals import Vitals, every
 from pgwerk.workers.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
+
+PULSE_SECONDS = 1.0
+"""Seconds between two signs of life for a supervisor, at most."""
 
 
 class CrewWorker(BaseWorker):
@@ -41,6 +48,8 @@ class CrewWorker(BaseWorker):
         self.job_limit: int | None = None
         self.parent_pipe: int | None = None
         """A pipe whose other end a supervisor holds: its end is ours."""
+        self.vitals: Vitals | None = None
+        """Where a supervisor looks for signs of life; it then also reports for us."""
 
     def _crew(self, wake: Callable[[], None]) -> Crew:
         """Make the crew."""
@@ -48,7 +57,7 @@ class CrewWorker(BaseWorker):
 
     def run(self) -> None:
         """Work until stopped; with burst, until nothing is queued or running."""
-        with self._signals():
+        with self._signals(), self._shown():
             self._connect_app()
             coordinator = self._coordinator = self._make_coordinator()
             for _ in range(self._stops):
@@ -60,9 +69,44 @@ class CrewWorker(BaseWorker):
             try:
                 coordinator.run()
             finally:
+                if self.vitals is not None:
+                    self._pulse()
                 self._coordinator = None
                 self._stops = 0
-            logger.info("worker %s: stopped after %d jobs", self.name, coordinator.settled)
+            logger.info("worker %s: stopped after %d jobs", self.name, coordinator.figures[0])
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Show how the worker fares as long as it runs: to its supervisor, or to whoever else wants to know."""
+        heartbeat = self.pace.heartbeat
+        if self.vitals is not None:
+            with every(min(PULSE_SECONDS, heartbeat / 8), self._pulse):
+                yield
+            return
+        reporter = Reporter(self.health_file, heartbeat)
+        if not reporter.wanted:
+            yield
+            return
+        reporter.start()
+        with every(reporter.between, lambda: reporter.report(self._condition(), monotonic())):
+            yield
+        reporter.end("stopped")
+
+    def _pulse(self) -> None:
+        assert self.vitals is not None
+        coordinator = self._coordinator
+        if coordinator is not None:
+            self.vitals.figures = coordinator.figures
+        self.vitals.pulse(monotonic())
+
+    def _condition(self) -> Condition:
+        coordinator = self._coordinator
+        beaten = coordinator.vitals.beaten if coordinator is not None else None
+        if coordinator is None or beaten is None:
+            return Condition(False, False, self._stops > 0, f"not connected to Postgres at {self.werk.executor.where}")
+        well = monotonic() - beaten <= LATE * self.pace.heartbeat
+        status = in_words(*coordinator.figures)
+        return Condition(True, well, coordinator.stopping, status if well else f"{status}; no heartbeat arrived lately")
 
     def _connect_app(self) -> None:
         """Connect the app, waiting for Postgres as long as it does not answer; a burst does not wait."""
@@ -112,6 +156,7 @@ class CrewWorker(BaseWorker):
             self.werk.config.max_active_secs,
         )
         coordinator.job_limit = self.job_limit
+        coordinator.vitals = self.vitals or coordinator.vitals
         if self.parent_pipe is not None:
             coordinator.replaceable = True
             coordinator.listen_to = self.parent_pipe

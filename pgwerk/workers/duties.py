@@ -13,6 +13,7 @@ from pgwerk._core.statements import closing, workers
 from pgwerk._runs import monotonic
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.session import Session
+from pgwerk.workers.vitals import Vitals
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -26,6 +27,7 @@ class Coordinator(Protocol):
     identity: Identity
     session: Session
     agenda: Agenda
+    vitals: Vitals
 
     @property
     def held(self) -> list[Job]:
@@ -33,13 +35,8 @@ class Coordinator(Protocol):
         ...
 
     @property
-    def settled(self) -> int:
-        """How many jobs ended."""
-        ...
-
-    @property
-    def failed(self) -> int:
-        """How many of them failed or timed out."""
+    def figures(self) -> tuple[int, int, int]:
+        """How many jobs ended, how many of them failed or timed out, and how many are held."""
         ...
 
     def interrupt(self, ids: Sequence[str]) -> None:
@@ -85,25 +82,38 @@ class Duties:
             case _:
                 assert_never(duty)
 
-    def _heartbeat(self) -> None:
+    def register(self) -> None:
+        """Write the worker's row."""
         me = self._coordinator.identity
-        beat = self._coordinator.session.run(workers.heartbeat(me.id, self._liveness))
-        if not beat.known:
-            logger.warning("the row of this worker was gone: registering again")
-            self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
+        sent = monotonic()
+        self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
+        self._coordinator.vitals.beaten = sent
+
+    def _beat(self) -> bool:
+        """Renew the worker's row; False when there is none."""
+        sent = monotonic()
+        beat = self._coordinator.session.run(workers.heartbeat(self._coordinator.identity.id, self._liveness))
+        if beat.known:
+            self._coordinator.vitals.beaten = sent
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+        return beat.known
+
+    def _heartbeat(self) -> None:
+        if not self._beat():
+            logger.warning("the row of this worker was gone: registering again")
+            self.register()
         self._coordinator.say_again()
         self._coordinator.reconcile()
         self._summarize()
 
     def _summarize(self) -> None:
         """Say what was done since the last time, if anything was."""
-        ended, failed = self._coordinator.settled, self._coordinator.failed
+        ended, failed, held = self._coordinator.figures
         before, self._told = self._told, (ended, failed, monotonic())
         if ended > before[0]:
             logger.info(
                 "%d jobs ended in %.0f s, %d of them not well; %d held",
-                ended - before[0], self._told[2] - before[2], failed - before[1], len(self._coordinator.held),
+                ended - before[0], self._told[2] - before[2], failed - before[1], held,
             )  # fmt: skip
 
     def _recover(self) -> None:
@@ -113,9 +123,7 @@ class Duties:
         if swept.recovered:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
             self._coordinator.agenda.notified()
-        me = self._coordinator.identity
-        beat = self._coordinator.session.run(workers.heartbeat(me.id, self._liveness))
-        self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+        _ = self._beat()
 
     def _promote(self) -> None:
         promoted = self._coordinator.session.perform(sweep.promote_due())

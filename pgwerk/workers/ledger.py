@@ -13,8 +13,13 @@ class Ledger:
         self._held: dict[str, Claimed] = {}
         self._open: dict[int, int] = {}
         """How many unsettled jobs each claim has."""
+        self.timeouts: dict[str, float] = {}
+        """By job: how long it may run."""
         self.retiring: list[int] = []
         """Claims that are settled completely, and whose rows can go."""
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     @property
     def claims(self) -> list[int]:
@@ -34,6 +39,8 @@ class Ledger:
         """Hold these from now on."""
         for one in claimed:
             self._held[one.job.id] = one
+            if one.job.timeout_secs is not None:
+                self.timeouts[one.job.id] = one.job.timeout_secs
             self._open[one.claim] = self._open.get(one.claim, 0) + 1
 
     def settle(self, job_id: str) -> None:
@@ -41,6 +48,7 @@ class Ledger:
         claimed = self._held.pop(job_id, None)
         if claimed is None:
             return
+        _ = self.timeouts.pop(job_id, None)
         left = self._open[claimed.claim] - 1
         if left:
             self._open[claimed.claim] = left

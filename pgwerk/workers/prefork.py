@@ -5,10 +5,7 @@ import gc
 import logging
 import os
 import signal
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pgwerk._clock import new_id
@@ -18,26 +15,18 @@ from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.workers import child as children
 from pgwerk.workers.base import BaseWorker
-from pgwerk.workers.child import ChildSettings, run_child, run_undertaker
+from pgwerk.workers.child import ChildSettings, run_child
+from pgwerk.workers.errands import Errands
+from pgwerk.workers.forkcheck import warn_about_imports
+from pgwerk.workers.offspring import Process, open_pidfd
+from pgwerk.workers.report import Reporter
 from pgwerk.workers.wakeup import Wakeup
+from pgwerk.workers.watch import Watch
 
 logger = logging.getLogger("pgwerk.worker")
 
 RSS_INTERVAL = 2.0
 """Seconds between looks at how much memory the children use."""
-UNDERTAKER_SECONDS = 5.0
-"""How long a parent that ends waits for the jobs of dead children to be reported."""
-
-
-@dataclass
-class _Process:
-    """A child process as the parent holds it."""
-
-    pid: int
-    worker_id: str
-    pipe: int
-    """Our end: what is written is an order, and its closing says that we are gone."""
-    pidfd: int
 
 
 class Worker(BaseWorker):
@@ -67,12 +56,12 @@ class Worker(BaseWorker):
         self.processes = min(wanted, self.concurrency) if processes is None else wanted
         self.max_jobs = None if max_jobs is None else opt.whole("max_jobs", max_jobs, 1, 2**31)
         self.max_rss = None if max_rss is None else byte_size(max_rss)
-        self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
-        self._children: dict[int, _Process] = {}
-        self._undertakers: set[int] = set()
+        self._children: dict[int, Process] = {}
         self._wakeup: Wakeup | None = None
         self._stops = 0
         self._restarts = 0
+        self._looks = 0
+        """How often somebody wanted to see the stacks."""
         self._unusable = False
 
     def run(self) -> None:
@@ -80,11 +69,15 @@ class Worker(BaseWorker):
 
         Raises WerkError when the children find that they cannot work (tables missing, a wrong setting).
         """
-        self._wakeup = Wakeup()
+        wakeup = self._wakeup = Wakeup()
         self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
+        self._errands = Errands(self.werk, self._pipes)
+        reporter = Reporter(self.health_file, self.pace.heartbeat)
+        self._watch = Watch(self.processes, self.pace, self.liveness, self._errands, reporter)
+        reporter.start()
         try:
-            with self._signals(), self._hangup():
-                children.warn_about_threads()
+            with self._signals():
+                warn_about_imports()
                 # What is alive now is shared with the children as long as nobody writes to it.
                 _ = gc.collect()
                 gc.freeze()
@@ -94,7 +87,7 @@ class Worker(BaseWorker):
                 )  # fmt: skip
                 self._supervise()
         finally:
-            self._wait_for_undertakers()
+            self._errands.finish(wakeup.wait)
             gc.unfreeze()
             self._wakeup.close()
             self._wakeup = None
@@ -102,16 +95,23 @@ class Worker(BaseWorker):
         logger.info("supervisor %s: stopped", os.getpid())
         if self._unusable:
             raise WerkError("the worker ended because it cannot work; the reason is in its log, above")
+        reporter.end("stopped")
 
     def stop(self) -> None:
         """Ask the children to finish what runs and end; asked again, to give it back. From any thread."""
         self._stops += 1
-        if self._wakeup is not None:
-            self._wakeup.force()
+        self._wake()
 
     def restart(self) -> None:
         """Replace every child, one after the other, without dropping a job. From any thread."""
         self._restarts += 1
+        self._wake()
+
+    def _show_stacks(self) -> None:
+        self._looks += 1
+        self._wake()
+
+    def _wake(self) -> None:
         if self._wakeup is not None:
             self._wakeup.force()
 
@@ -119,27 +119,18 @@ class Worker(BaseWorker):
     def _threads(self) -> int:
         return -(-self.concurrency // self.processes)
 
-    @contextlib.contextmanager
-    def _hangup(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def _pipes(self) -> list[int]:
+        """Our ends of the children's pipes, which no other child may keep open."""
+        return [process.pipe for process in self._children.values()]
 
-        def restart(_number: int, _frame: FrameType | None) -> None:
-            self.restart()
-
-        before = signal.signal(signal.SIGHUP, restart)
-        try:
-            yield
-        finally:
-            _ = signal.signal(signal.SIGHUP, before)
+    def _more_signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
+        return {signal.SIGHUP: self.restart, signal.SIGUSR1: self._show_stacks}
 
     # The loop ---------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        assert self._wakeup is not None
         supervision = self._supervision
-        seen_stops = seen_restarts = 0
+        seen_stops = seen_restarts = seen_looks = 0
         try:
             while True:
                 while seen_stops < self._stops:
@@ -149,6 +140,10 @@ class Worker(BaseWorker):
                     seen_restarts += 1
                     logger.info("replacing %d children one by one", len(self._children))
                     supervision.restart()
+                while seen_looks < self._looks:
+                    seen_looks += 1
+                    for process in self._children.values():
+                        process.signal(signal.SIGUSR1)
                 self._reap()
                 plan = supervision.plan(monotonic())
                 for pid, order in plan.orders:
@@ -158,7 +153,7 @@ class Worker(BaseWorker):
                 for slot in plan.spawn:
                     self._spawn(slot)
                 if not plan.spawn:
-                    self._wait(plan.wait)
+                    self._wait(min(plan.wait, self._watch.look(self._children.values(), stopping=seen_stops > 0)))
         finally:
             self._kill_all()
 
@@ -182,7 +177,8 @@ class Worker(BaseWorker):
             strategy=self.strategy,
             hooks=self.hooks,
             max_jobs=self.max_jobs,
-            ours=[process.pipe for process in self._children.values()],
+            vitals=self._watch.started(slot),
+            ours=self._pipes(),
         )
         children.flush()
         read, write = os.pipe()
@@ -191,7 +187,7 @@ class Worker(BaseWorker):
             os.close(write)
             run_child(self.app, settings, read)
         os.close(read)
-        self._children[pid] = _Process(pid, worker_id, write, _pidfd(pid))
+        self._children[pid] = Process(pid, worker_id, slot, write, open_pidfd(pid))
         self._supervision.spawned(slot, pid, monotonic())
         logger.debug("started child %d", pid)
 
@@ -200,37 +196,28 @@ class Worker(BaseWorker):
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 self._ended(process, status)
-        for pid in list(self._undertakers):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self._undertakers.discard(pid)
+        self._watch.reap()
 
-    def _ended(self, process: _Process, status: int) -> None:
+    def _ended(self, process: Process, status: int) -> None:
         del self._children[process.pid]
-        os.close(process.pipe)
-        if process.pidfd >= 0:
-            os.close(process.pidfd)
+        process.close()
         code = os.waitstatus_to_exitcode(status)
         if code == children.UNUSABLE:
             self._unusable = True
             self._stops = max(self._stops, 1)
         pause = self._supervision.exited(process.pid, monotonic(), clean=code == 0)
+        self._watch.ended(process.slot, for_good=pause is None)
         if code in (0, children.UNUSABLE):
             return
         reason = (
             f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"
         )
+        if process.doom is not None:
+            reason += f": {process.doom}"
         again = "" if pause is None else f"; starting another{f' in {pause:.1f} s' if pause else ''}"
         logger.error("child %d died (%s): its jobs are queued again%s", process.pid, reason, again)
-        self._report(process.worker_id, reason)
-
-    def _report(self, worker_id: str, reason: str) -> None:
-        """Have the jobs of a dead child recovered, by a process of its own: the parent has no connection."""
-        children.flush()
-        ours = [process.pipe for process in self._children.values()]
-        pid = os.fork()
-        if pid == 0:
-            run_undertaker(self.werk, worker_id, reason, ours)
-        self._undertakers.add(pid)
+        # By a process of its own: the parent has no connection.
+        self._errands.report(process.worker_id, reason)
 
     def _tell(self, pid: int, order: Order) -> None:
         process = self._children.get(pid)
@@ -238,10 +225,9 @@ class Worker(BaseWorker):
             return
         if order is Order.KILL:
             logger.error("child %d does not end: killing it", pid)
-            os.kill(pid, signal.SIGKILL)
+            process.signal(signal.SIGKILL)
             return
-        with contextlib.suppress(BrokenPipeError):
-            _ = os.write(process.pipe, children.STOP if order is Order.STOP else children.GIVE_BACK)
+        process.tell(children.STOP if order is Order.STOP else children.GIVE_BACK)
 
     def _check_memory(self) -> None:
         assert self.max_rss is not None
@@ -250,35 +236,13 @@ class Worker(BaseWorker):
             if used is not None and used > self.max_rss and self._supervision.recycle(pid, monotonic()):
                 logger.info("child %d uses %d MB: replacing it", pid, used // 2**20)
 
-    # The end ----------------------------------------------------------------------
-
     def _kill_all(self) -> None:
         """Leave no child behind when the loop ends by an error."""
         for process in list(self._children.values()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            _, status = os.waitpid(process.pid, 0)
-            self._ended(process, status)
-
-    def _wait_for_undertakers(self) -> None:
-        deadline = monotonic() + UNDERTAKER_SECONDS
-        while self._undertakers and monotonic() < deadline:
-            self._reap()
-            if self._undertakers and self._wakeup is not None:
-                _ = self._wakeup.wait(0.02)
-        for pid in self._undertakers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            _ = os.waitpid(pid, 0)
-        self._undertakers.clear()
-
-
-def _pidfd(pid: int) -> int:
-    """A descriptor that can be read when the process ends; -1 where there is no such thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return -1
+            process.signal(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                _, status = os.waitpid(process.pid, 0)
+                self._ended(process, status)
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}

@@ -23,7 +23,7 @@ class ThreadCrew(Crew):
         self._runner = runner
         self._jobs: SimpleQueue[Claimed | None] = SimpleQueue()
         self._runs: dict[int, ThreadRun] = {}
-        """By thread; a run that was left behind is not in it any more."""
+        """By their own id; a run that was left behind is not in it any more."""
         self._left: set[int] = set()
         """Threads that were left behind: whatever they report is ignored."""
         self._threads: list[threading.Thread] = []
@@ -55,9 +55,9 @@ class ThreadCrew(Crew):
             return False
         started = monotonic()
         run = ThreadRun(claimed, started, deadline_of(claimed, started), thread=me)
-        self._runs[me] = run
+        self._runs[id(run)] = run
         outcome = self._runner.run(run)
-        if self._runs.pop(me, None) is run:
+        if self._runs.pop(id(run), None) is run:
             self._over(run, outcome)
         return True
 
@@ -87,7 +87,7 @@ class ThreadCrew(Crew):
 
     def _leave_behind(self, run: Run, *, replace: bool) -> None:
         assert isinstance(run, ThreadRun)
-        if self._runs.pop(run.thread, None) is not run:
+        if self._runs.pop(id(run), None) is not run:
             return
         self.crippled = True
         self._left.add(run.thread)

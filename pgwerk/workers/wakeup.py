@@ -46,6 +46,9 @@ class Wakeup:
         return [fd for fd in ready if fd != self._read]
 
     def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._read)
-        os.close(self._write)
+        """Close the pipe. Who wakes it later, such as a thread that was left behind, does nothing."""
+        self._asleep = False
+        read, self._read = self._read, -1
+        write, self._write = self._write, -1
+        os.close(write)
+        os.close(read)

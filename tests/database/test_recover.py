@@ -28,6 +28,19 @@ def test_jobs_of_a_living_worker_stay(desk: Desk) -> None:
     assert desk.status(taken) == "active"
 
 
+def test_a_heartbeat_sent_for_others_reaches_those_that_live_and_revives_nobody(desk: Desk) -> None:
+    desk.live()
+    taken = desk.take(retry=2)
+    desk.sql("update {worker} set expires_at = now() + interval '1 second'")
+    desk.run(workers.renew([WORKER, OTHER], LIVE))
+    ((left,),) = desk.sql("select extract(epoch from expires_at - now())::float8 from {worker}")
+    assert LIVE - 1 < left <= LIVE
+    desk.run(workers.leave(WORKER))
+    desk.run(workers.renew([WORKER], LIVE))
+    assert desk.sql("select status, expires_at <= now() from {worker}") == [("stopped", True)]
+    assert recover(desk).recovered == [taken.job.id]
+
+
 def test_jobs_of_a_worker_not_heard_of_run_again(desk: Desk) -> None:
     desk.live()
     taken = desk.take(retry=2, group="g")

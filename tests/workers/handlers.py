@@ -114,6 +114,14 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def grow(megabytes: int) -> None:
+    """Use memory, and keep it."""
+    _hoard.append(b"x" * (megabytes * 2**20))
+
+
+_hoard: list[bytes] = []
+
+
 def set_result() -> Any:
     return {1, 2, 3}
 

@@ -4,7 +4,10 @@ import json
 import logging
 import sys
 
-from pgwerk import ThreadWorker, Werk, Worker
+from pgwerk import ForkWorker, ProcessWorker, ThreadWorker, Werk, Worker
+from pgwerk.workers.crew import Crew
+
+KINDS = {"prefork": Worker, "thread": ThreadWorker, "process": ProcessWorker, "fork": ForkWorker}
 
 
 def main() -> None:
@@ -17,8 +20,9 @@ def main() -> None:
         config=spec.pop("config"),
         auto_migrate=spec.pop("auto_migrate", True),
     )
-    kind = spec.pop("kind", "prefork")
-    (Worker if kind == "prefork" else ThreadWorker)(app, **spec).run()
+    Crew.grace = spec.pop("grace", Crew.grace)
+    kind = KINDS[spec.pop("kind", "prefork")]
+    kind(app, **spec).run()
 
 
 if __name__ == "__main__":

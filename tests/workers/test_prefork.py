@@ -10,7 +10,7 @@ import pytest
 
 from pgwerk import JobStatus, Retry, Werk
 from tests.fixtures.workers import Notes, WorkerProcess, eventually, living_workers
-from tests.workers import handlers
+from tests.workers import handlers, holding
 
 Start = Callable[..., WorkerProcess]
 
@@ -165,30 +165,21 @@ def test_a_handler_that_cannot_be_stopped_costs_its_process_and_not_the_other_jo
     assert app.apply(handlers.add, 1, 2, timeout=30) == 3
 
 
-def test_children_are_replaced_after_max_jobs_without_dropping_one(
+def test_usr1_shows_where_the_supervisor_and_its_children_are_also_one_that_is_stuck(
     app: Werk, worker_process: Start, notes: Notes
 ) -> None:
-    worker_process(processes=1, concurrency=2, max_jobs=20)
-    names = [str(number) for number in range(100)]
-    for name in names:
-        app.enqueue(handlers.noted, name)
-    eventually(lambda: complete(app) == 100, 60)
-    assert sorted(notes.all(), key=int) == names
-    pids = {pid for name in names for pid in notes.pids(name)}
-    assert len(pids) >= 3
-
-
-def test_a_hangup_replaces_every_child_one_after_the_other(app: Werk, worker_process: Start, notes: Notes) -> None:
     process = worker_process(processes=2, concurrency=2)
     living_workers(app, 2)
-    before = set(process.children())
-    running = app.enqueue(handlers.slow, "a", 0.8)
-    assert running is not None
+    stuck = app.enqueue(holding.backtrack, "a", _timeout=60)
+    assert stuck is not None
     notes.wait("start a")
-    process.process.send_signal(signal.SIGHUP)
-    eventually(lambda: len(set(process.children()) - before) == 2 and len(process.children()) == 2, 30)
-    assert app.get_job(running).status is JobStatus.COMPLETE
-    assert app.get_job(running).attempts == 1
+    process.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: process.output().count("(most recent call first)") >= 6, what="all threads of three processes")
+    eventually(lambda: "in backtrack" in process.output())
+    assert "in _supervise" in process.output()
+    assert process.output().count("in _step") >= 1, "the coordinator of the other child"
+    assert len(process.children()) == 2
+    assert app.apply(handlers.add, 1, 2, timeout=20) == 3
 
 
 def test_children_end_when_their_parent_is_killed(app: Werk, worker_process: Start, notes: Notes) -> None:
@@ -222,14 +213,6 @@ def test_a_worker_that_was_stopped_past_its_heartbeat_changes_nothing(
     assert app.get_job(job).attempts == 2
     assert [e.status.value for e in app.get_executions(job)] == ["failed", "complete"]
     assert notes.count(f"callback long_nap complete {job.id}") == 1
-
-
-def test_a_crash_looping_child_backs_off_and_says_why(app: Werk, worker_process: Start, notes: Notes) -> None:
-    for _ in range(6):
-        app.enqueue(handlers.exit_hard, 3)
-    process = worker_process(processes=1, concurrency=1)
-    eventually(lambda: process.output().count("exited with 3") >= 4, 30)
-    assert "starting another in" in process.output()
 
 
 def _alive(pid: int) -> bool:

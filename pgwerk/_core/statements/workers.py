@@ -78,6 +78,20 @@ def heartbeat(worker: str, live: float) -> Statement[Beat]:
     )
 
 
+def renew(workers: Sequence[str], live: float) -> Statement[None]:
+    """Say for workers that cannot that they live; not for those that left, or were taken for dead already."""
+    return Statement(
+        """
+        update {worker}
+        set heartbeat_at = now(), expires_at = now() + %(live)s * interval '1 second'
+        where id = any(%(ids)s::uuid[]) and status = 'active'
+        """,
+        {"ids": list(workers), "live": live},
+        nothing,
+        repeatable=True,
+    )
+
+
 def leave(worker: str) -> Statement[None]:
     """Write that a worker has stopped."""
     return Statement(

@@ -1,0 +1,110 @@
+"""What a prefork parent has processes of their own do, because it has no connection: short-lived, and forked."""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pgwerk._core.statements.workers import renew
+from pgwerk._runs import monotonic
+from pgwerk.errors import WerkError
+from pgwerk.sync.app import Werk
+from pgwerk.workers.child import become_a_child, flush, run_undertaker
+
+logger = logging.getLogger("pgwerk.worker")
+
+UNDERTAKER_SECONDS = 5.0
+"""How long a parent that ends waits for the jobs of dead children to be reported."""
+FAILED = 1
+
+
+class Errands:
+    """Report the dead, and speak for the living that cannot; at most one of the latter at a time."""
+
+    def __init__(self, werk: Werk, ours: Callable[[], Sequence[int]]) -> None:
+        self._werk = werk
+        self._ours = ours
+        """The parent's ends of its children's pipes."""
+        self._undertakers: set[int] = set()
+        self._beater: int | None = None
+
+    def report(self, worker_id: str, reason: str) -> None:
+        """Have the jobs of a dead child recovered."""
+        ours = self._ours()
+        flush()
+        pid = os.fork()
+        if pid == 0:
+            run_undertaker(self._werk, worker_id, reason, ours)
+        self._undertakers.add(pid)
+
+    def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
+        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin."""
+        assert self._beater is None
+        ours = self._ours()
+        flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            logger.debug("beater: %s", error)
+            return False
+        if pid == 0:
+            run_beater(self._werk, worker_ids, live, seconds, ours)
+        self._beater = pid
+        return True
+
+    def reap(self) -> bool | None:
+        """Let go of what has ended; whether heartbeats arrived, None when none were being sent, or still are."""
+        for pid in list(self._undertakers):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._undertakers.discard(pid)
+        if self._beater is None:
+            return None
+        pid, status = os.waitpid(self._beater, os.WNOHANG)
+        if not pid:
+            return None
+        self._beater = None
+        return os.waitstatus_to_exitcode(status) == 0
+
+    def finish(self, pause: Callable[[float], object]) -> None:
+        """Wait until the dead are reported, but not for ever."""
+        if self._beater is not None:
+            self._undertakers.add(self._beater)
+            _kill(self._beater)
+            self._beater = None
+        deadline = monotonic() + UNDERTAKER_SECONDS
+        while self._undertakers and monotonic() < deadline:
+            _ = self.reap()
+            if self._undertakers:
+                _ = pause(0.02)
+        for pid in self._undertakers:
+            _kill(pid)
+            _ = os.waitpid(pid, 0)
+        self._undertakers.clear()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float, ours: Sequence[int]) -> NoReturn:
+    """Send a heartbeat for several workers, then exit."""
+    code = FAILED
+    try:
+        become_a_child(ours)
+        # A server that does not answer must not keep the next try waiting.
+        _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        _ = signal.alarm(max(1, math.ceil(seconds)))
+        with contextlib.closing(app.executor.connect()) as connection:
+            app.executor.run_on(connection, renew(worker_ids, live))
+        code = 0
+    except WerkError as error:
+        logger.debug("beater: %s", error)
+    except BaseException:
+        logger.debug("beater failed", exc_info=True)
+    finally:
+        flush()
+        os._exit(code)
