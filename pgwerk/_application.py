@@ -1,28 +1,59 @@
-"""What the synchronous and the asyncio app have in common: settings, names, tasks, hooks, reading of calls."""
+"""What the synchronous and the asyncio app have in common: settings, names, hooks, reading of calls."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from pgwerk._calls import Options, job_of, refuse_to_wait, split_call, with_defaults
 from pgwerk._clock import new_id
 from pgwerk._core import agenda
-from pgwerk._core.ids import normal_id
-from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.job import Job
+from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operations import migrate
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
-from pgwerk._core.ordering import OPTIONS, Habits, Hook, order, params_of, split_options
+from pgwerk._core.ordering import Draft, Habits, Hook, draft, params_of
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
+from pgwerk._core.procedures import enqueue
 from pgwerk._core.schema import migrations
-from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
-from pgwerk._core.statements.enqueue import Inserted
-from pgwerk._core.statements.queries import Filter
 from pgwerk._names import Names, literal
+from pgwerk._twins import aio_face, sync_face
 from pgwerk.config import WerkConfig, configured, resolved_dsn
-from pgwerk.errors import ConfigError, EnqueueError, JobNotFound
+from pgwerk.errors import ConfigError, EnqueueError
+
+if TYPE_CHECKING:
+    from pgwerk._twins import AioWerk, SyncWerk
+
+SHARED = (
+    "config", "names", "dsn", "listen_dsn", "auto_migrate", "serializer", "habits", "_startup", "_shutdown",
+    "_before_enqueue", "_state", "faces",
+)  # fmt: skip
+"""What both faces of an app have in common, each the same object."""
+
+
+@dataclass
+class State:
+    """How far an app is, on whichever face that happened."""
+
+    migrated: bool = False
+    connected: bool = False
+    """The startup hooks have run, and the shutdown hooks have not."""
+
+    def begin(self) -> bool:
+        """Say once that the startup hooks are to be run."""
+        before, self.connected = self.connected, True
+        return not before
+
+    def end(self) -> bool:
+        """Say once that the shutdown hooks are to be run."""
+        before, self.connected = self.connected, False
+        return before
 
 
 class Application:
     """Everything about an app that needs no database."""
+
+    face: ClassVar[str]
 
     def __init__(
         self,
@@ -59,6 +90,10 @@ class Application:
         self._startup: list[Callable[..., Any]] = []
         self._shutdown: list[Callable[..., Any]] = []
         self._before_enqueue: list[Hook] = []
+        self._state = State()
+        self.faces: dict[str, Application] = {self.face: self}
+        """The synchronous and the asyncio app, as far as they were asked for; the original is the first."""
+        self.unconnected()
         if any(value is not None for value in (log_level, log_format, log_color, log_fmt)):
             from pgwerk.logs import configure_logging  # noqa: PLC0415  # only when asked for
 
@@ -68,6 +103,18 @@ class Application:
     def liveness(self) -> float:
         """Seconds until a silent worker counts as dead."""
         return agenda.LIVENESS * self.config.heartbeat_interval
+
+    def forked_from_a_worker(self) -> None:
+        """Take note that this process is a worker's child: the tables are checked, its own hooks have not run."""
+        self._state.migrated, self._state.connected = True, False
+
+    def resolved_dsn(self) -> str:
+        """The DSN to connect to; starts or joins an embedded server, which takes a moment."""
+        if not self.dsn.startswith("embedded:"):
+            return self.dsn
+        from pgwerk import embedded  # noqa: PLC0415  # an extra
+
+        return embedded.resolve(self.dsn)
 
     def migration_sql(self, since: int = 0) -> str:
         """Write what `migrate()` does as a script for psql, without the migrations up to version *since*."""
@@ -84,17 +131,20 @@ class Application:
     # Hooks ------------------------------------------------------------------------
 
     def on_startup(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Call *func* (without arguments) on the first connect(); usable as a decorator."""
+        """Call *func* (without arguments), or await it, on the first connect(); usable as a decorator."""
         self._startup.append(func)
         return func
 
     def on_shutdown(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Call *func* (without arguments) on disconnect(); usable as a decorator."""
+        """Call *func* (without arguments), or await it, on disconnect(); usable as a decorator."""
         self._shutdown.append(func)
         return func
 
     def register_before_enqueue(self, callback: Hook) -> None:
-        """Call *callback* with each `Job` before it is inserted; it may change it, and an error enqueues nothing."""
+        """Call *callback* with each `Job` before it is inserted; it may change it, and an error enqueues nothing.
+
+        It may be a coroutine function; the synchronous app runs it on a loop of its own thread.
+        """
         self._before_enqueue.append(callback)
 
     def unregister_before_enqueue(self, callback: Hook) -> None:
@@ -103,91 +153,75 @@ class Application:
 
     # Calls ------------------------------------------------------------------------
 
-    def _order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Order, dict[str, Any]]:
-        options, own = split_options(kwargs, frozenset({"conn", "sync"}))
-        return self._order_with(func, args, own, options), options
+    def _draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
+        return draft(func, args, kwargs, options, self.habits, new_id)
 
-    def _order_with(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
-    ) -> Order:
-        defaults = getattr(func, "__pgwerk_options__", None)
-        if defaults:
-            options = {**defaults, **{k: v for k, v in options.items() if v is not None}}
-        return order(func, args, kwargs, options, self.habits, new_id, tuple(self._before_enqueue))
-
-    def _orders(self, specs: Iterable[EnqueueParams]) -> list[Order]:
-        orders = []
+    def _drafts(self, specs: Iterable[EnqueueParams]) -> list[Draft]:
+        drafts = []
         for index, spec in enumerate(specs):
             if not isinstance(spec, EnqueueParams):
                 raise EnqueueError(f"enqueue_many() takes EnqueueParams; number {index} is {spec!r}")
-            orders.append(self._order_with(spec.func, tuple(spec.args), dict(spec.kwargs), params_of(spec)))
-        return orders
+            options = with_defaults(spec.func, params_of(spec))
+            drafts.append(self._draft(spec.func, tuple(spec.args), spec.kwargs, options))
+        return drafts
 
-    def _job(self, order: Order, inserted: Inserted) -> Job:
-        """The job that an order became, without reading it back."""
-        values = {name: value for name, value in order.values.items() if name in INSERTED and name != "wait_delay"}
-        for name in JSON_COLUMNS & values.keys():
-            values[name] = order.payload if name == "payload" else json.loads(values[name])
-        if "failure_mode" in values:
-            values["failure_mode"] = FailureMode(values["failure_mode"])
-        values["status"] = inserted.status
-        values["scheduled_at"] = inserted.scheduled_at
-        values["enqueued_at"] = inserted.enqueued_at
-        return Job.of(values)
+    def _calls(
+        self, func: Any, iter_kwargs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]
+    ) -> list[tuple[Draft, Options]]:
+        calls = []
+        for each in iter_kwargs:
+            given, own = split_call({**shared, **each})
+            refuse_to_wait("map", given)
+            options = with_defaults(func, given)
+            calls.append((self._draft(func, (), own, options), options))
+        return calls
+
+    def _inserting(self, orders: Sequence[Order], *, joined: bool) -> Procedure[list[Job | None]]:
+        """Insert jobs. *joined*: in a transaction of the caller's."""
+        inserted = yield from enqueue.enqueue_all(orders, joined=joined)
+        return [job_of(order, row) for order, row in zip(orders, inserted, strict=True)]
 
     def decode(self, text: str) -> Any:
+        """Read a stored payload or result."""
         return decode_or_stand_in(self.serializer, text)
 
+    # The tables -------------------------------------------------------------------
 
-def job_id(value: object) -> str:
-    """The id of a job given as itself, a string or a UUID; raises JobNotFound for what cannot be one."""
-    if isinstance(value, Job):
-        return value.id
-    found = normal_id(value)
-    if found is None:
-        raise JobNotFound(value)
-    return found
+    def _preparing(self) -> Procedure[None]:
+        """Create or check the tables."""
+        # Read first: a role without the right to create can use tables that are up to date.
+        found = yield from ask(migrate.version())
+        if self.auto_migrate and found < migrate.latest():
+            _ = yield from ask(migrate.migrate())
+        else:
+            _ = yield from ask(migrate.check())
+        self._state.migrated = True
 
+    def _migrating(self) -> Procedure[list[str]]:
+        applied = yield from ask(migrate.migrate())
+        self._state.migrated = True
+        return applied
 
-def names_of(value: Any) -> tuple[str, ...]:
-    """One or several names, as a tuple."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    # The other face ---------------------------------------------------------------
 
+    @property
+    def aio(self) -> "AioWerk":
+        """This app for asyncio: a `pgwerk.aio.Werk` with the same settings and hooks, and connections of its own."""
+        return aio_face(self)
 
-def statuses_of(value: Any) -> tuple[str, ...]:
-    """One or several statuses, checked."""
-    found = names_of(value)
-    for name in found:
-        if name not in set(JobStatus):
-            raise ValueError(
-                f"{name!r} is no status of a job; there are {', '.join(status.value for status in JobStatus)}"
-            )
-    return tuple(str(JobStatus(name)) for name in found)
+    @property
+    def sync(self) -> "SyncWerk":
+        """This app without asyncio: a `pgwerk.Werk` with the same settings and hooks, and connections of its own."""
+        return sync_face(self)
 
+    @classmethod
+    def beside(cls, other: "Application") -> Self:
+        """Make another face of *other*, which shares with it everything but what is connected."""
+        made = cls.__new__(cls)
+        vars(made).update({name: vars(other)[name] for name in SHARED})
+        made.unconnected()
+        return made
 
-def ended_statuses(value: Any) -> tuple[str, ...]:
-    """One or several statuses, all of them terminal."""
-    found = statuses_of(value)
-    for name in found:
-        if not JobStatus(name).terminal:
-            raise ValueError(f"only ended jobs can be purged (complete, failed, aborted), not {name!r}")
-    return found
-
-
-def job_filter(**wanted: Any) -> Filter:
-    """A `Filter` from the arguments of list_jobs."""
-    before = wanted.pop("before", None)
-    worker_id = wanted.pop("worker_id", None)
-    return Filter(
-        queues=names_of(wanted.pop("queue", None)),
-        statuses=statuses_of(wanted.pop("status", None)),
-        functions=names_of(wanted.pop("function", None)),
-        worker_id=job_id(worker_id) if worker_id is not None else None,
-        before=job_id(before) if before is not None else None,
-        **wanted,
-    )
-
-
-__all__ = ["OPTIONS", "Application"]
+    def unconnected(self) -> None:
+        """Make what a face does not share with the other one."""
+        raise NotImplementedError

@@ -5,7 +5,7 @@ Recognised by what they can do, so that none of these libraries is imported.
 
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from pgwerk._core.operation import Rows
@@ -29,22 +29,40 @@ class Foreign(Protocol):
         ...
 
 
+class AsyncForeign(Protocol):
+    """The same for asyncio."""
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement commits unless a transaction is begun."""
+        ...
+
+    async def rows(self, text: bytes, params: Mapping[str, Any] | None) -> Rows:
+        """Execute one statement and return its rows."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """Make a block atomic, although in autocommit."""
+        ...
+
+
 def usable_connection(conn: Any) -> Any:
     """Find the driver's connection of *conn*, or raise EnqueueError.
 
     Takes a psycopg connection, a SQLAlchemy Session (scoped or not) or Connection, a Django connection or its alias.
     """
+    refuse_asynchronous(conn)
     found = driver_connection(conn)
-    if _is_psycopg(found):
+    refuse_asynchronous(found)
+    if is_psycopg(found):
         return found
     if _is_psycopg2(found):
         from pgwerk.contrib.psycopg2 import Psycopg2Connection  # noqa: PLC0415  # only who has it needs it
 
         return Psycopg2Connection(found)
-    kind = f"{type(found).__module__}.{type(found).__qualname__}"
     raise EnqueueError(
         f"_conn takes a psycopg or psycopg2 connection, a SQLAlchemy Session or Connection, or a Django connection "
-        f"or its alias, not {kind}"
+        f"or its alias, not {kind_of(found)}"
     )
 
 
@@ -52,7 +70,7 @@ def driver_connection(conn: Any) -> Any:
     """Unwrap *conn* down to the driver's own connection."""
     if isinstance(conn, str):
         conn = _django_connection(conn)
-    if _is_psycopg(conn) or _is_psycopg2(conn):
+    if is_psycopg(conn) or _is_psycopg2(conn):
         return conn
     if hasattr(conn, "ensure_connection"):  # Django
         conn.ensure_connection()
@@ -68,14 +86,65 @@ def driver_connection(conn: Any) -> Any:
     return conn
 
 
-def _is_psycopg(conn: Any) -> bool:
-    psycopg = sys.modules.get("psycopg")
-    return psycopg is not None and isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
+# Telling them apart -----------------------------------------------------------------
+
+
+def refuse_asynchronous(conn: Any) -> None:
+    """Raise EnqueueError for what only the asyncio app can use."""
+    if is_async_psycopg(conn) or is_asyncpg(conn) or is_async_sqlalchemy(conn):
+        raise EnqueueError(
+            f"_conn is asynchronous ({kind_of(conn)}), and this app is not: "
+            "use `await app.aio.enqueue(…, _conn=…)`, or an app of `pgwerk.aio`"
+        )
+
+
+def refuse_synchronous(conn: Any) -> None:
+    """Raise EnqueueError for what only the synchronous app can use, without touching it."""
+    django = isinstance(conn, str) or hasattr(conn, "ensure_connection")
+    sqlalchemy = _is(conn, "sqlalchemy.orm", "Session", "scoped_session") or _is(
+        conn, "sqlalchemy.engine", "Connection"
+    )
+    if django or sqlalchemy or is_psycopg(conn) or _is_psycopg2(conn):
+        what = "a Django connection" if django else kind_of(conn)
+        raise EnqueueError(
+            f"_conn is synchronous ({what}), and this app is not: use `app.sync.enqueue(…, _conn=…)` in the thread "
+            "of that connection, or an app of `pgwerk`"
+        )
+
+
+def kind_of(value: Any) -> str:
+    """The full name of the class of *value*."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def is_psycopg(conn: Any) -> bool:
+    """Whether it is a synchronous psycopg connection."""
+    return _is(conn, "psycopg", "Connection")
+
+
+def is_async_psycopg(conn: Any) -> bool:
+    """Whether it is an asynchronous psycopg connection."""
+    return _is(conn, "psycopg", "AsyncConnection")
+
+
+def is_asyncpg(conn: Any) -> bool:
+    """Whether it is an asyncpg connection, of its pool or not."""
+    return _is(conn, "asyncpg", "Connection") or _is(conn, "asyncpg.pool", "PoolConnectionProxy")
+
+
+def is_async_sqlalchemy(conn: Any) -> bool:
+    """Whether it is an AsyncSession (scoped or not) or AsyncConnection of SQLAlchemy."""
+    return _is(conn, "sqlalchemy.ext.asyncio", "AsyncSession", "AsyncConnection", "async_scoped_session")
+
+
+def _is(value: Any, module: str, *names: str) -> bool:
+    """Whether *value* is of one of these classes; without importing what nobody has imported."""
+    found = sys.modules.get(module)
+    return found is not None and isinstance(value, tuple(getattr(found, name) for name in names))
 
 
 def _is_psycopg2(conn: Any) -> bool:
-    extensions = sys.modules.get("psycopg2.extensions")
-    return extensions is not None and isinstance(conn, extensions.connection)
+    return _is(conn, "psycopg2.extensions", "connection")
 
 
 def _django_connection(alias: str) -> Any:

@@ -33,6 +33,14 @@ POOL_TIMEOUT = 30.0
 TRIES = 4
 """How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
 
+PROOF_SECONDS = 1.0
+"""How long a notification of our own may take to come back through a pooler."""
+
+DEAF = (
+    "notifications do not arrive through the connection pooler: polling instead "
+    "(set listen_dsn to a direct DSN for instant wake-ups)"
+)
+
 RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected)
 """The transaction was rolled back for the sake of another: it can simply run again."""
 
@@ -148,6 +156,15 @@ def lost(error: BaseException) -> bool:
         return True
     # Connection exceptions, shutting down, starting up, too many connections.
     return state.startswith("08") or state in ("57P01", "57P02", "57P03", "53300")
+
+
+def finish_if_torn(pgconn: pq.abc.PGconn) -> None:
+    """Close a connection that was interrupted in the middle of a pipeline.
+
+    It may look idle, while Postgres waits for the rest of the pipeline with a transaction open.
+    """
+    if pgconn.status == pq.ConnStatus.OK and pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        pgconn.finish()
 
 
 def _first_line(text: str) -> str:

@@ -2,19 +2,21 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from pgwerk._core import registry
 from pgwerk._core.ordering import check_options
 
 P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
+C_co = TypeVar("C_co", covariant=True)
+"""What a call returns: of a coroutine function, a coroutine."""
 
 
-class BaseTask(Generic[P, R_co]):
+class BaseTask(Generic[P, C_co]):
     """A function of an app, with the options that its jobs have unless a call says otherwise."""
 
-    def __init__(self, app: Any, func: Callable[..., R_co], options: Mapping[str, Any]) -> None:
+    def __init__(self, app: Any, func: Callable[..., C_co], options: Mapping[str, Any]) -> None:
         self.app = app
         self.__pgwerk_function__ = func
         self.__pgwerk_options__ = check_options(options)
@@ -22,7 +24,7 @@ class BaseTask(Generic[P, R_co]):
         # Refused here, where it is written, rather than at the first enqueue.
         self.path = registry.path_of(func)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
         """Call the function here and now."""
         return self.__pgwerk_function__(*args, **kwargs)
 
@@ -32,3 +34,8 @@ class BaseTask(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<task {self.path}>"
+
+
+def seconds_of(timeout: float | timedelta) -> float:
+    """A duration in seconds."""
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout

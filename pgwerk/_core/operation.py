@@ -7,6 +7,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
 P = ParamSpec("P")
 
 Row: TypeAlias = "tuple[Any, ...]"
@@ -90,6 +91,30 @@ def operation(
         return factory
 
     return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Then(Generic[R, S]):
+    """An operation whose result is passed on to a function."""
+
+    op: Operation[R]
+    use: Callable[[R], S]
+
+    @property
+    def atomic(self) -> bool:
+        return self.op.atomic
+
+    @property
+    def repeatable(self) -> bool:
+        return self.op.repeatable
+
+    def __iter__(self) -> Steps[S]:
+        return self.use((yield from self.op))
+
+
+def then(op: Operation[R], use: Callable[[R], S]) -> Operation[S]:
+    """Make an operation whose result is what *use* makes of that of *op*; what it raises, the operation raises."""
+    return _Then(op, use)
 
 
 class Walk(Generic[R]):

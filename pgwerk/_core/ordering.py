@@ -5,7 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, to_json
 from pgwerk._core.statements.enqueue import NewJob
 from pgwerk.errors import EnqueueError, SerializationError
 
-OPTIONS = frozenset(field.name for field in fields(EnqueueParams) if field.name not in ("func", "args", "kwargs"))
+OPTIONS = frozenset(one.name for one in fields(EnqueueParams) if one.name not in ("func", "args", "kwargs"))
 """The options of enqueue, without their underscores."""
 
 
@@ -68,30 +68,77 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def order(
+@dataclass
+class Draft:
+    """A job that is checked and not yet encoded: hooks may see and change it."""
+
+    path: str
+    values: NewJob
+    depends_on: tuple[tuple[str, bool], ...]
+    payload: dict[str, Any]
+    habits: Habits
+    _job: Job | None = None
+    _before: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def job(self) -> Job:
+        """The job as hooks see it; what they change in it is in the order."""
+        if self._job is None:
+            self._job = _as_hooks_see_it(self.values, self.payload)
+            self._before = copy.deepcopy({name: getattr(self._job, name) for name in _CHANGEABLE})
+        return self._job
+
+    def order(self) -> Order:
+        """Encode it; raises EnqueueError and SerializationError."""
+        values, payload = self.values, self.payload
+        if self._job is not None:
+            for name, old in self._before.items():
+                new = getattr(self._job, name)
+                if new != old:
+                    _write_back(values, name, new)
+            payload = {key: value for key, value in dict(self._job.payload or {}).items() if value}
+        if payload:
+            what = f"the arguments of {self.path}"
+            values["payload"] = encode(self.habits.serializer, payload, what, self.habits.max_payload_bytes)
+        return Order(values, self.depends_on, payload or None)
+
+
+def draft(
     func: Any,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     options: Mapping[str, Any],
     habits: Habits,
     new_id: Callable[[], str],
-    hooks: tuple[Hook, ...] = (),
-) -> Order:
-    """Make the order for a job, or raise EnqueueError or SerializationError; nothing is written here."""
+) -> Draft:
+    """Read a call and its options, or raise EnqueueError or SerializationError; nothing is written here."""
     path = registry.path_of(func)
-    registry.check_call(func, path, args, kwargs)
+    own = dict(kwargs)
+    registry.check_call(func, path, args, own)
     values: NewJob = {"id": new_id(), "function": path}
     depends_on = _read_all(values, options, habits, path)
     payload: dict[str, Any] = {}
     if args:
         payload["args"] = list(args)
-    if kwargs:
-        payload["kwargs"] = kwargs
-    if hooks:
-        payload = _run_hooks(hooks, values, payload)
-    if payload:
-        values["payload"] = encode(habits.serializer, payload, f"the arguments of {path}", habits.max_payload_bytes)
-    return Order(values, depends_on, payload or None)
+    if own:
+        payload["kwargs"] = own
+    return Draft(path, values, depends_on, payload, habits)
+
+
+def order(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    habits: Habits,
+    new_id: Callable[[], str],
+    hooks: tuple[Hook, ...] = (),
+) -> Order:
+    """Make the order for a job, with hooks that need not be awaited; see `draft`."""
+    made = draft(func, args, kwargs, options, habits, new_id)
+    for hook in hooks:
+        _ = hook(made.job)
+    return made.order()
 
 
 def _read_all(values: NewJob, options: Mapping[str, Any], habits: Habits, path: str) -> tuple[tuple[str, bool], ...]:
@@ -277,28 +324,15 @@ def _wait(values: NewJob) -> None:
 # Hooks --------------------------------------------------------------------------------------------
 
 
-def _run_hooks(hooks: tuple[Hook, ...], values: NewJob, payload: dict[str, Any]) -> dict[str, Any]:
-    job = Job.of(
-        {
-            name: json.loads(value) if name in JSON_COLUMNS else value
-            for name, value in values.items()
-            if name in INSERTED and name not in _NOT_OF_JOBS
-        }
-    )
+_CHANGEABLE = tuple(name for name in INSERTED if name not in ("payload", "wait_delay"))
+"""What hooks may change besides the payload, which is encoded after them."""
+
+
+def _as_hooks_see_it(values: NewJob, payload: dict[str, Any]) -> Job:
+    known = {name: values[name] for name in _CHANGEABLE if name in values}
+    job = Job.of({name: json.loads(value) if name in JSON_COLUMNS else value for name, value in known.items()})
     job.payload = {"args": payload.get("args", []), "kwargs": payload.get("kwargs", {})}
-    before = copy.deepcopy({name: getattr(job, name) for name in INSERTED if name not in _NOT_OF_JOBS})
-    for hook in hooks:
-        _ = hook(job)
-    for name, old in before.items():
-        new = getattr(job, name)
-        if name == "payload" or new == old:
-            continue
-        _write_back(values, name, new)
-    changed: dict[str, Any] = {key: value for key, value in dict(job.payload or {}).items() if value}
-    return changed
-
-
-_NOT_OF_JOBS = frozenset({"wait_delay"})
+    return job
 
 
 def _write_back(values: NewJob, name: str, value: Any) -> None:

@@ -1,7 +1,6 @@
 """The asyncio executor: walks operations over pooled psycopg connections."""
 
 import asyncio
-import os
 import random
 import weakref
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from pgwerk._connections import AsyncForeign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
@@ -23,19 +23,19 @@ from pgwerk._psycopg import (
     Renderer,
     all_in_use,
     connection_string,
+    finish_if_torn,
     lost,
     no_records,
     read_json,
     shown_dsn,
     translated,
 )
+from pgwerk.aio.loops import PerLoop
 from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
 
-
-Pools = dict[asyncio.AbstractEventLoop, AsyncConnectionPool[AsyncConnection[Any]]]
-"""A pool belongs to the loop it was opened on."""
+Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
 
 class Executor:
@@ -47,11 +47,11 @@ class Executor:
         self._render = Renderer(names)
         self._pool_size = pool_size
         self._pooled = pooled
-        self._pools: Pools = {}
-        self._pid = os.getpid()
+        self._pools: PerLoop[Pool] = PerLoop(_abandon)
+        self._suspects: weakref.WeakSet[Pool] = weakref.WeakSet()
+        """Pools of which a connection was lost: their others may be, too."""
         self.prepare = True
         """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
-        _ = weakref.finalize(self, _abandon_all, self._pools)
 
     # Connections ------------------------------------------------------------------
 
@@ -77,21 +77,14 @@ class Executor:
         if not self.prepare:
             connection.prepare_threshold = None
 
-    async def _pool_now(self) -> AsyncConnectionPool[AsyncConnection[Any]]:
-        if self._pid != os.getpid():
-            # A fork: the parent's connections and tasks are not ours. Neither used nor closed.
-            _abandon_all(self._pools)
-            self._pid = os.getpid()
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
+    async def _pool_now(self) -> Pool:
+        pool = self._pools.get()
         if pool is None:
             # The pool would go on trying in the background; a wrong DSN should say so at once.
             await (await self.connect()).close()
-            pool = self._pools.get(loop)  # another task may have been as quick
+            pool = self._pools.get()  # another task may have been as quick
         if pool is None:
-            for gone in [other for other in list(self._pools) if other.is_closed()]:
-                _abandon(self._pools.pop(gone), finish=True)
-            pool = self._pools[loop] = AsyncConnectionPool(
+            made: Pool = AsyncConnectionPool(
                 self.conninfo,
                 min_size=0,
                 max_size=self._pool_size,
@@ -105,6 +98,7 @@ class Executor:
                 configure=self._configure,
                 check=None,
             )
+            pool = self._pools.put(made)
         if pool.closed:
             await pool.open()
         return pool
@@ -112,17 +106,31 @@ class Executor:
     async def _connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
         if not self._pooled:
             return await self.connect()
-        return (await self._pool_now()).connection()
+        pool = await self._pool_now()
+        if pool in self._suspects:
+            # The pool would hand out the other dead ones, and then wait: say at once whether Postgres is there.
+            await (await self.connect()).close()
+            self._suspects.discard(pool)
+            # To its end even if we are cancelled: connections that are out to be checked must come back.
+            await asyncio.shield(pool.check())
+        return _Lease(pool)
+
+    def _suspect(self, error: psycopg.Error) -> None:
+        """Check the other connections of the pool before the next use, if *error* is the loss of one."""
+        pool = self._pools.get()
+        if pool is not None and lost(error) and not isinstance(error, PoolTimeout):
+            self._suspects.add(pool)
 
     async def close(self) -> None:
         """Close the pool of this loop; the next use opens another."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if self._pid == os.getpid() and pool is not None:
+        pool = self._pools.pop()
+        if pool is not None:
+            self._suspects.discard(pool)
             await pool.close()
 
     # Running ----------------------------------------------------------------------
 
-    async def run(self, op: Operation[R], connection: AsyncConnection[Any] | None = None) -> R:
+    async def run(self, op: Operation[R], connection: AsyncConnection[Any] | AsyncForeign | None = None) -> R:
         """Run *op*. On a *connection* of yours it joins the transaction you have open, and is never repeated.
 
         Raises the operation's own errors, ConnectionFailed, DatabaseError.
@@ -134,6 +142,7 @@ class Executor:
                 async with await self._connection() as own:
                     return await self._walk(own, op)
             except psycopg.Error as error:
+                self._suspect(error)
                 again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
                 if isinstance(error, PoolTimeout):
                     await (await self.connect()).close()  # says why, if the reason is Postgres
@@ -143,14 +152,14 @@ class Executor:
             await asyncio.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
 
-    async def run_on(self, connection: AsyncConnection[Any], op: Operation[R]) -> R:
+    async def run_on(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         """Run *op* once on this connection."""
         try:
             return await self._walk(connection, op)
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
-    async def perform(self, steps: Procedure[R], connection: AsyncConnection[Any] | None = None) -> R:
+    async def perform(self, steps: Procedure[R], connection: AsyncConnection[Any] | AsyncForeign | None = None) -> R:
         """Run each operation that a procedure asks for, in a transaction of its own."""
         try:
             op = next(steps)
@@ -165,7 +174,7 @@ class Executor:
             value: R = stop.value
             return value
 
-    async def _walk(self, connection: AsyncConnection[Any], op: Operation[R]) -> R:
+    async def _walk(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
         own = op.atomic and connection.autocommit
@@ -180,8 +189,10 @@ class Executor:
                     walk.reply(replies)
             return walk.result
 
-    async def _perform(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
-        if connection.info.pipeline_status != pq.PipelineStatus.OFF:
+    async def _perform(self, connection: AsyncConnection[Any] | AsyncForeign, request: Request) -> Sequence[Rows]:
+        if not isinstance(connection, AsyncConnection):
+            return [await connection.rows(*self._render(statement)) for statement in request]
+        if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
             cursors = [await self._send(connection, statement) for statement in request]
             return [await self._await(cursor) for cursor in cursors]
@@ -200,7 +211,9 @@ class Executor:
 
     @staticmethod
     async def _fetch(cursor: AsyncCursor[Any]) -> Rows:
-        return await cursor.fetchall() if cursor.description is not None else []
+        # Not `description`, which describes every column.
+        result = cursor.pgresult
+        return await cursor.fetchall() if result is not None and result.nfields else []
 
     @staticmethod
     async def _await(cursor: AsyncCursor[Any]) -> Rows:
@@ -213,16 +226,27 @@ class Executor:
             raise
 
 
-def _abandon_all(pools: Pools) -> None:
-    for pool in list(pools.values()):
-        _abandon(pool, finish=False)
-    pools.clear()
+class _Lease(AbstractAsyncContextManager[AsyncConnection[Any]]):
+    """A connection of the pool for a block. What is begun in it is ended in it: no commit or rollback is asked for."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> AsyncConnection[Any]:
+        self._connection = await self._pool.getconn()
+        return self._connection
+
+    async def __aexit__(self, *_error: object) -> None:
+        # One that was left in a transaction all the same is rolled back by the pool.
+        finish_if_torn(self._connection.pgconn)
+        await self._pool.putconn(self._connection)
 
 
-def _abandon(pool: AsyncConnectionPool[Any], *, finish: bool) -> None:
-    """Drop a pool whose loop is closed, or on the other side of a fork: nobody can await its end."""
+def _abandon(pool: Pool) -> None:
+    """Drop a pool whose loop is closed, or goes on without us: nobody can await its end."""
     # Otherwise its finaliser would make a coroutine that nobody awaits.
     vars(pool)["_closed"] = True
-    if finish:
-        for connection in list(vars(pool).get("_pool", ())):
-            connection.pgconn.finish()
+    for connection in list(vars(pool).get("_pool", ())):
+        connection.pgconn.finish()

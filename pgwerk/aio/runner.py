@@ -56,6 +56,8 @@ class LoopRunner(Handlers):
     """Reads the ended job of a callback."""
     thread_run: Callable[[TaskRun], Run] = field(default=lambda run: Run(run.claimed, run.started, run.deadline))
     """Makes, in the thread that runs a function, the run through which it can be interrupted."""
+    flush: Callable[[Run], Awaitable[None]] | None = None
+    """Awaited between the handler's end and its report, where progress is stored beside the loop."""
     threads: "Threads" = field(default_factory=lambda: Threads())  # noqa: PLW0108  # defined below
 
     async def run(self, run: TaskRun) -> Outcome:
@@ -69,6 +71,8 @@ class LoopRunner(Handlers):
             outcome = failure(run, error)
         # No await since the handler's end: nobody can have interrupted it in between.
         run.close()
+        if self.flush is not None:
+            await self.flush(run)
         return outcome
 
     async def _call(self, run: TaskRun) -> Any:

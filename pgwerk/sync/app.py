@@ -1,27 +1,34 @@
 """The synchronous app: one line for each thing that can be asked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from pgwerk._application import Application, ended_statuses, job_filter, job_id
+from pgwerk import _requests as requests
+from pgwerk._application import Application
+from pgwerk._calls import (
+    Options,
+    ids_to_wait_for,
+    newly_enqueued,
+    refuse_to_wait,
+    result_of,
+    results_of,
+    split_call,
+    with_defaults,
+)
 from pgwerk._connections import usable_connection
-from pgwerk._core import options as opt
 from pgwerk._core.context import Context
-from pgwerk._core.job import Job, JobExecution, JobStatus
+from pgwerk._core.job import Job, JobExecution
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk._core.operations import manage, migrate, settle
+from pgwerk._core.operations import migrate
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
-from pgwerk._core.ordering import encode_meta, split_options
-from pgwerk._core.outcome import Aborted
-from pgwerk._core.procedures import bulk, enqueue, sweep
-from pgwerk._core.schema import migrations
-from pgwerk._core.statements import admin, queries, schema, workers
-from pgwerk._names import TABLES
-from pgwerk.errors import EnqueueError, JobError, JobNotFound, WerkError
+from pgwerk._core.ordering import Draft
+from pgwerk._core.procedures import bulk
+from pgwerk._core.statements import admin, queries, workers
 from pgwerk.sync.executor import Executor
+from pgwerk.sync.hooks import finish
 from pgwerk.sync.inline import run_inline
 from pgwerk.sync.tasks import Task, TaskDecorator
 from pgwerk.sync.waiting import WaitingRoom
@@ -38,42 +45,33 @@ class Werk(Application):
     unqualified names. Raises ConfigError for what cannot be a setting.
     """
 
-    def __init__(self, dsn: str | None = None, **settings: Any) -> None:
-        super().__init__(dsn, **settings)
+    face = "sync"
+
+    def unconnected(self) -> None:
+        """Make what a face does not share with the other one."""
         # By setdefault, which is atomic: threads may meet here, and a lock would not survive a fork.
         self._executors: dict[str, Executor] = {}
         self._rooms: dict[str, WaitingRoom] = {}
-        self._migrated = False
-        self._connected = False
 
     # Lifecycle --------------------------------------------------------------------
 
     def connect(self) -> None:
         """Create or check the tables and run startup hooks; safe to call again. Optional: the first use does it."""
-        if self._connected:
-            return
         self.connect_lazily()
-        self._connected = True
-        for hook in self._startup:
-            hook()
+        if self._state.begin():
+            for hook in self._startup:
+                finish(hook())
 
     def connect_lazily(self) -> None:
         """Create or check the tables, once."""
-        if not self._migrated:
-            # Read first: a role without the right to create can use tables that are up to date.
-            found = self.executor.run(migrate.version())
-            if self.auto_migrate and found < migrate.latest():
-                _ = self.executor.run(migrate.migrate())
-            else:
-                _ = self.executor.run(migrate.check())
-            self._migrated = True
+        if not self._state.migrated:
+            self.executor.perform(self._preparing())
 
     def disconnect(self) -> None:
         """Run shutdown hooks and close connections; the app may be used again."""
-        if self._connected:
-            self._connected = False
+        if self._state.end():
             for hook in self._shutdown:
-                hook()
+                finish(hook())
         for room in self._rooms.values():
             room.close()
         for executor in self._executors.values():
@@ -94,12 +92,7 @@ class Werk(Application):
     def executor(self) -> Executor:
         """What runs operations for this app, made at first use."""
         if not self._executors:
-            dsn = self.dsn
-            if dsn.startswith("embedded:"):
-                from pgwerk import embedded  # noqa: PLC0415  # an extra
-
-                dsn = embedded.resolve(dsn)
-            made = Executor(dsn, self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
+            made = Executor(self.resolved_dsn(), self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
             _ = self._executors.setdefault("own", made)
         return self._executors["own"]
 
@@ -107,9 +100,11 @@ class Werk(Application):
         self.connect_lazily()
         return self.executor.run(op)
 
-    def _perform(self, steps: Procedure[R]) -> R:
-        self.connect_lazily()
-        return self.executor.perform(steps)
+    def _perform(self, steps: Procedure[R], conn: Any = None) -> R:
+        connection = usable_connection(conn) if conn is not None else None
+        if connection is None or self.auto_migrate:
+            self.connect_lazily()
+        return self.executor.perform(steps, connection)
 
     # Enqueueing -------------------------------------------------------------------
 
@@ -119,23 +114,19 @@ class Werk(Application):
         *func* is a module-level function, a task or a dotted path. Raises EnqueueError or SerializationError before
         anything is written.
         """
-        order, options = self._order(func, args, kwargs)
-        return self._place(order, options)
+        options, own = split_call(kwargs)
+        return self.enqueue_call(func, args, own, options)
 
     def enqueue_call(
         self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> Job | None:
         """Enqueue a call with its options apart from its arguments, as tasks do."""
-        return self._place(self._order_with(func, args, dict(kwargs), options), options)
-
-    def _place(self, order: Order, options: Mapping[str, Any]) -> Job | None:
-        if options.get("sync"):
-            return run_inline(self, order, options.get("conn"))
-        return self._insert([order], options.get("conn"))[0]
+        options = with_defaults(func, options)
+        return self._place(self._ordered(self._draft(func, args, kwargs, options)), options)
 
     def enqueue_many(self, specs: Iterable[EnqueueParams], *, _conn: Any = None) -> list[Job | None]:
         """Enqueue jobs in bulk, all or none of them; in order, None where a key exists."""
-        return self._insert(self._orders(specs), _conn)
+        return self._insert([self._ordered(draft) for draft in self._drafts(specs)], _conn)
 
     def enqueue_at(self, at: datetime, func: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job | None:
         """Enqueue a call for the time *at* (a naive time is UTC)."""
@@ -147,25 +138,33 @@ class Werk(Application):
         """Enqueue a call for *delay* seconds from now."""
         return self.enqueue(func, *args, **{**kwargs, "_delay": delay})
 
+    def _ordered(self, draft: Draft) -> Order:
+        for hook in tuple(self._before_enqueue):
+            finish(hook(draft.job))
+        return draft.order()
+
+    def _place(self, order: Order, options: Options) -> Job | None:
+        if options.get("sync"):
+            return run_inline(self, order, options.get("conn"))
+        return self._insert([order], options.get("conn"))[0]
+
     def _insert(self, orders: Sequence[Order], conn: Any) -> list[Job | None]:
         if not orders:
             return []
-        steps = enqueue.enqueue_all(orders, joined=conn is not None)
-        if conn is None:
-            inserted = self._perform(steps)
-        else:
-            connection = usable_connection(conn)
-            if self.auto_migrate:
-                self.connect_lazily()
-            inserted = self.executor.perform(steps, connection)
-        return [self._job(order, row) if row is not None else None for order, row in zip(orders, inserted, strict=True)]
+        return self._perform(self._inserting(orders, joined=conn is not None), conn)
 
     # Tasks ------------------------------------------------------------------------
 
     @overload
-    def task(self, func: Callable[Concatenate[Context, P], T], /) -> Task[P, T]: ...
+    def task(
+        self, func: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> Task[P, Coroutine[Any, Any, T], T]: ...
     @overload
-    def task(self, func: Callable[P, T], /) -> Task[P, T]: ...
+    def task(self, func: Callable[Concatenate[Context, P], T], /) -> Task[P, T, T]: ...
+    @overload
+    def task(self, func: Callable[P, Coroutine[Any, Any, T]], /) -> Task[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def task(self, func: Callable[P, T], /) -> Task[P, T, T]: ...
     @overload
     def task(self, /, **options: Any) -> TaskDecorator: ...
     def task(self, func: Any = None, /, **options: Any) -> Any:
@@ -186,9 +185,8 @@ class Werk(Application):
         Woken by the end itself; *poll_interval* only matters where notifications do not get through.
         Raises JobTimeout after *timeout* seconds, JobNotFound when it does not exist (any more).
         """
-        id_ = job_id(job)
-        self._wait([id_], timeout, poll_interval)
-        return self.get_job(id_)
+        self._wait([requests.job_id(job)], timeout, poll_interval)
+        return self.get_job(job)
 
     def apply(
         self,
@@ -203,7 +201,7 @@ class Werk(Application):
 
         Raises JobError (with `.job`) when it fails or is aborted, JobTimeout after *timeout* seconds.
         """
-        options, own = split_options(kwargs, frozenset({"conn", "sync"}))
+        options, own = split_call(kwargs)
         return self.apply_call(func, args, own, options, timeout, poll_interval)
 
     def apply_call(
@@ -216,11 +214,8 @@ class Werk(Application):
         poll_interval: float = 0.5,
     ) -> Any:
         """Do `apply` with the options apart from the arguments, as tasks do."""
-        if options.get("conn") is not None:
-            raise EnqueueError(_CANNOT_WAIT.format("apply"))
-        job = self.enqueue_call(func, args, kwargs, options)
-        if job is None:
-            raise _key_exists(options.get("key"))
+        refuse_to_wait("apply", options)
+        job = newly_enqueued(self.enqueue_call(func, args, kwargs, options), options)
         return result_of(self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
 
     def map(
@@ -238,29 +233,17 @@ class Werk(Application):
         *shared*: arguments and options of every call. With *return_exceptions* a JobError stands where a job did
         not succeed, else the first is raised.
         """
-        calls = [self._order(func, (), {**shared, **own}) for own in iter_kwargs]
-        if any(options.get("conn") is not None for _, options in calls):
-            raise EnqueueError(_CANNOT_WAIT.format("map"))
+        calls = self._calls(func, iter_kwargs, shared)
+        orders = [self._ordered(draft) for draft, _ in calls]
         if any(options.get("sync") for _, options in calls):
-            jobs = [self._place(order, options) for order, options in calls]
+            jobs = [self._place(order, options) for order, (_, options) in zip(orders, calls, strict=True)]
         else:
-            jobs = self._insert([order for order, _ in calls], None)
-        taken = [order.values.get("key") for (order, _), job in zip(calls, jobs, strict=True) if job is None]
-        if taken and not return_exceptions:
-            raise _key_exists(taken[0])
-        ids = [job.id for job in jobs if job is not None]
+            jobs = self._insert(orders, None)
+        ids = ids_to_wait_for(orders, jobs, return_exceptions=return_exceptions)
         if ids:
             self._wait(ids, timeout, poll_interval)
-        found = self._run(queries.get_many(ids, self.decode))
-        results: list[Any] = []
-        for (order, _), job in zip(calls, jobs, strict=True):
-            try:
-                results.append(_mapped(order, job, found))
-            except JobError as error:
-                if not return_exceptions:
-                    raise
-                results.append(error)
-        return results
+        ended = self._run(queries.get_many(ids, self.decode))
+        return results_of(orders, jobs, ended, return_exceptions=return_exceptions)
 
     def _wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         self.connect_lazily()
@@ -272,11 +255,7 @@ class Werk(Application):
 
     def get_job(self, job: Job | str) -> Job:
         """Read a job; raises JobNotFound."""
-        id_ = job_id(job)
-        found = self._run(queries.get(id_, self.decode))
-        if found is None:
-            raise JobNotFound(id_)
-        return found
+        return self._run(requests.get_job(job, self.decode))
 
     def list_jobs(
         self,
@@ -296,21 +275,19 @@ class Werk(Application):
 
         For pages, pass the last job of a page as *before*: it stays fast and stable where *offset* does not.
         """
-        which = job_filter(
-            queue=queue, status=status, worker_id=worker_id, search=search, schedule_name=schedule_name,
-            retried=retried, function=function, before=before,
+        wanted = requests.list_jobs(
+            self.decode, limit, offset, queue=queue, status=status, worker_id=worker_id, search=search,
+            schedule_name=schedule_name, retried=retried, function=function, before=before,
         )  # fmt: skip
-        limit = opt.whole("limit", limit, 0, 100_000)
-        offset = opt.whole("offset", offset, 0, 2**62)
-        return self._run(queries.list_jobs(which, limit, offset, self.decode))
+        return self._run(wanted)
 
     def get_executions(self, job: Job | str) -> list[JobExecution]:
         """List the attempts at a job, oldest first."""
-        return self._run(queries.executions(job_id(job), self.decode))
+        return self._run(requests.get_executions(job, self.decode))
 
     def get_job_dependencies(self, job: Job | str) -> list[str]:
         """List the ids of the jobs that a job depends on."""
-        return self._run(queries.dependencies(job_id(job)))
+        return self._run(requests.get_job_dependencies(job))
 
     def get_queue_stats(self) -> list[queries.QueueStats]:
         """Count jobs by queue and status. Reads the whole table."""
@@ -324,15 +301,15 @@ class Werk(Application):
 
     def cancel_job(self, job: Job | str) -> bool:
         """Abort a job that has not started. False: it has, or is unknown."""
-        return bool(self._run(settle.end_unstarted([job_id(job)], Aborted("aborted: cancelled"))))
+        return self._run(requests.cancel_job(job))
 
     def abort_job(self, job: Job | str) -> bool:
         """Abort a job, also one that runs: its handler is interrupted. False: it has ended, or is unknown."""
-        return self._run(manage.abort(job_id(job)))
+        return self._run(requests.abort_job(job))
 
     def requeue_job(self, job: Job | str) -> bool:
         """Queue a failed or aborted job again, with as many attempts as it had. False: it is neither."""
-        return bool(self._run(admin.requeue([job_id(job)])))
+        return self._run(requests.requeue_job(job))
 
     def update_job(
         self,
@@ -347,36 +324,16 @@ class Werk(Application):
 
         False: there is no such job, or it has started.
         """
-        id_ = self._id_or_key(id_or_key)
-        if id_ is None:
-            return False
-        change = manage.update(
-            id_,
-            at=opt.aware(at),
-            delay=None if delay is None else opt.seconds("delay", delay),
-            priority=None if priority is None else opt.whole("priority", priority, -32768, 32767),
-            meta=None if meta is None else encode_meta(dict(meta)),
-        )
-        return self._run(change)
-
-    def _id_or_key(self, value: Job | str) -> str | None:
-        try:
-            return job_id(value)
-        except JobNotFound:
-            found = self._run(queries.get_by_key(str(value), self.decode))
-            return found.id if found is not None else None
+        steps = requests.update_job(id_or_key, self.decode, at=at, delay=delay, priority=priority, meta=meta)
+        return self._perform(steps)
 
     def delete_job(self, job: Job | str) -> None:
         """Delete a job's row in whatever state it is; those that wait for it end or go on. Raises JobNotFound."""
-        id_ = job_id(job)
-        if not self._run(manage.delete([id_])):
-            raise JobNotFound(id_)
+        self._run(requests.delete_job(job))
 
     def touch_job(self, job: Job | str) -> None:
         """Renew the heartbeat of a running job; raises JobNotFound when none runs."""
-        id_ = job_id(job)
-        if not self._run(admin.touch_any(id_)):
-            raise JobNotFound(id_)
+        self._run(requests.touch_job(job))
 
     def bulk_requeue_jobs(self, queue: str | None = None, function_name: str | None = None) -> int:
         """Queue failed and aborted jobs again, of one queue or function or all; how many."""
@@ -388,8 +345,7 @@ class Werk(Application):
 
     def purge_jobs(self, statuses: str | Sequence[str] = ("complete",), older_than_days: float = 30) -> int:
         """Delete jobs in these terminal statuses that ended so many days ago, in batches; how many."""
-        age = opt.seconds("older_than_days", older_than_days) * 86400
-        return self._perform(bulk.purge(ended_statuses(statuses), age))
+        return self._perform(requests.purge_jobs(statuses, older_than_days))
 
     def pause_queue(self, name: str, reason: str | None = None) -> None:
         """Let no worker claim from a queue; what runs goes on."""
@@ -406,26 +362,19 @@ class Werk(Application):
 
         Workers do this by themselves.
         """
-        return self._perform(sweep.sweep(self.liveness, self.config.max_active_secs)).recovered
+        return self._perform(requests.sweep(self.liveness, self.config.max_active_secs))
 
     def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""
-        self.connect_lazily()
-        for table in TABLES:
-            if table != "worker_jobs":
-                self.executor.run(admin.vacuum(table))
+        self._perform(requests.vacuum())
 
     def truncate(self) -> None:
         """Delete every job, worker and queue; needs ``allow_truncate=True`` in the config."""
-        if not self.config.allow_truncate:
-            raise WerkError("truncate() deletes every job: it needs WerkConfig(allow_truncate=True)")
-        self._run(schema.truncate_all())
+        self._run(requests.truncate(allowed=self.config.allow_truncate))
 
     def migrate(self) -> list[str]:
         """Create or update the tables; the names of the migrations that were applied."""
-        applied = self.executor.run(migrate.migrate())
-        self._migrated = True
-        return applied
+        return self.executor.perform(self._migrating())
 
     def schema_version(self) -> int:
         """Read the version of the tables; 0 when there are none."""
@@ -433,29 +382,4 @@ class Werk(Application):
 
     def pending_migrations(self) -> list[str]:
         """Name the migrations that `migrate()` would apply. Changes nothing."""
-        found = self.executor.run(migrate.version())
-        return [migration.label for migration in migrations() if migration.version > found]
-
-
-def result_of(job: Job) -> Any:
-    """The result of an ended job; raises JobError when it did not succeed."""
-    if job.status is JobStatus.COMPLETE:
-        return job.result
-    reason = job.reason or "no reason was recorded"
-    raise JobError(f"job {job.id} ({job.function}) {job.status.value}: {reason}", job)
-
-
-_CANNOT_WAIT = "{}() cannot wait for a job that is part of an open transaction: no worker sees it before the commit"
-
-
-def _key_exists(key: object) -> JobError:
-    return JobError(f"a job with the key {key!r} exists already; this call was not enqueued")
-
-
-def _mapped(order: Order, job: Job | None, found: Mapping[str, Job]) -> Any:
-    if job is None:
-        raise _key_exists(order.values.get("key"))
-    if job.id not in found:
-        # Deleted between its end and our look.
-        raise JobNotFound(job.id)
-    return result_of(found[job.id])
+        return self.executor.run(requests.pending_migrations())

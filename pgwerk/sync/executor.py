@@ -25,6 +25,7 @@ from pgwerk._psycopg import (
     Renderer,
     all_in_use,
     connection_string,
+    finish_if_torn,
     lost,
     no_records,
     read_json,
@@ -230,6 +231,7 @@ class _Lease:
 
     def __exit__(self, *_error: object) -> None:
         # One that was left in a transaction all the same is rolled back by the pool.
+        finish_if_torn(self._connection.pgconn)
         self._pool.putconn(self._connection)
 
 

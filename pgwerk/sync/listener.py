@@ -9,13 +9,11 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from pgwerk._psycopg import connection_string, lost, translated
+from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, lost, translated
 from pgwerk.errors import ConnectionFailed
 from pgwerk.sync.executor import Executor
 
 logger = logging.getLogger("pgwerk.listener")
-
-PROOF_SECONDS = 1.0
 
 
 class Listener:
@@ -40,10 +38,7 @@ class Listener:
             if self._is_pooled(connection) and not self.deaf:
                 self.deaf = not self._proves_itself()
                 if self.deaf:
-                    logger.warning(
-                        "notifications do not arrive through the connection pooler: polling instead "
-                        "(set listen_dsn to a direct DSN for instant wake-ups)"
-                    )
+                    logger.warning(DEAF)
         except psycopg.Error as error:
             raise translated(error, self._executor.where) from error
 

@@ -1,18 +1,19 @@
 """Tasks of the synchronous app."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
-from pgwerk._tasks import BaseTask
+from pgwerk._tasks import BaseTask, seconds_of
 
 P = ParamSpec("P")
+C_co = TypeVar("C_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Task(BaseTask[P, R_co]):
+class Task(BaseTask[P, C_co], Generic[P, C_co, R_co]):
     """A function of an app; made by ``@app.task``."""
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job | None:
@@ -27,8 +28,8 @@ class Task(BaseTask[P, R_co]):
 
     def apply_within(self, timeout: float | timedelta, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Like `apply`, waiting at most *timeout* seconds; then it raises JobTimeout."""
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        result: R_co = self.app.apply_call(self, args, kwargs, self.__pgwerk_options__, seconds)
+        options, seconds = self.__pgwerk_options__, seconds_of(timeout)
+        result: R_co = self.app.apply_call(self, args, kwargs, options, seconds)
         return result
 
 
@@ -40,9 +41,15 @@ class TaskDecorator:
         self._options = options
 
     @overload
-    def __call__(self, func: Callable[Concatenate[Context, P], R_co]) -> Task[P, R_co]: ...
+    def __call__(
+        self, func: Callable[Concatenate[Context, P], Coroutine[Any, Any, R_co]]
+    ) -> Task[P, Coroutine[Any, Any, R_co], R_co]: ...
     @overload
-    def __call__(self, func: Callable[P, R_co]) -> Task[P, R_co]: ...
+    def __call__(self, func: Callable[Concatenate[Context, P], R_co]) -> Task[P, R_co, R_co]: ...
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R_co]]) -> Task[P, Coroutine[Any, Any, R_co], R_co]: ...
+    @overload
+    def __call__(self, func: Callable[P, R_co]) -> Task[P, R_co, R_co]: ...
     def __call__(self, func: Callable[..., Any]) -> Any:
         """Make *func* a task."""
         return Task(self._app, func, self._options)

@@ -7,23 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from pgwerk._core.job import TERMINAL
 from pgwerk._core.operations.wait import await_ends
-from pgwerk._core.statements import queries
-from pgwerk.errors import JobNotFound, JobTimeout, WerkError
+from pgwerk._waiting import LINGER, LISTEN_SECONDS, Ends, Waits
+from pgwerk.errors import WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
 
 logger = logging.getLogger("pgwerk.waiting")
-
-LINGER = 30.0
-"""The thread ends when nobody waited for so many seconds."""
-
-
-class _Wait:
-    def __init__(self, ids: Sequence[str]) -> None:
-        self.ids = frozenset(ids)
-        self.heard = threading.Event()
 
 
 class WaitingRoom:
@@ -38,7 +28,7 @@ class WaitingRoom:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._waits: set[_Wait] = set()
+        self._waits = Waits()
         self._thread: threading.Thread | None = None
         self._listening = threading.Event()
         self._closed = threading.Event()
@@ -53,42 +43,31 @@ class WaitingRoom:
 
     def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         """Return when all these jobs have ended; raises JobTimeout and JobNotFound."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._waiting(ids) as wait:
-            # Marked as awaited only after we listen: from here on no end is missed.
-            pending = self._pending(self._executor.run(await_ends(ids)), ids)
-            while pending:
-                remaining = poll_interval if deadline is None else min(poll_interval, deadline - time.monotonic())
-                if remaining <= 0:
-                    raise JobTimeout(_not_in_time(sorted(pending), timeout or 0.0))
-                _ = wait.heard.wait(remaining)
-                wait.heard.clear()
-                left = sorted(pending)
-                # Marked again: somebody may have queued the job again meanwhile.
-                pending = self._pending(self._executor.run(await_ends(left)), left)
-
-    @staticmethod
-    def _pending(ends: Sequence[queries.End], asked: Sequence[str]) -> set[str]:
-        missing = set(asked) - {end.id for end in ends}
-        if missing:
-            raise JobNotFound(min(missing))
-        return {end.id for end in ends if end.status not in TERMINAL}
+        ends = Ends(ids, timeout, poll_interval, time.monotonic())
+        with self._waiting(ids) as heard:
+            while True:
+                heard.clear()
+                # Marked as awaited only after we listen, and again at each look: somebody may have queued a job
+                # again meanwhile. From here on no end is missed.
+                ends.seen(self._executor.run(await_ends(ends.left)))
+                if not ends.left:
+                    return
+                _ = heard.wait(ends.patience(time.monotonic()))
 
     @contextlib.contextmanager
-    def _waiting(self, ids: Sequence[str]) -> Iterator[_Wait]:
+    def _waiting(self, ids: Sequence[str]) -> Iterator[threading.Event]:
         if self._pid != os.getpid():
             self._forget()
-        wait = _Wait(ids)
+        heard = threading.Event()
         with self._lock:
-            self._waits.add(wait)
+            wait = self._waits.add(ids, heard.set)
             if self._thread is None or not self._thread.is_alive():
                 self._listening.clear()
                 self._thread = threading.Thread(target=self._listen, name="pgwerk-waiting", daemon=True)
                 self._thread.start()
-        # Without it (Postgres full, a pooler) polling does.
-        _ = self._listening.wait(5.0)
+        _ = self._listening.wait(LISTEN_SECONDS)
         try:
-            yield wait
+            yield heard
         finally:
             with self._lock:
                 self._waits.discard(wait)
@@ -112,17 +91,8 @@ class WaitingRoom:
             self._listening.set()
             with self._lock:
                 self._thread = None
-                for wait in self._waits:
-                    wait.heard.set()
+                self._waits.wake_all()
 
     def _tell(self, payload: str) -> None:
-        ended = set(payload.split(","))
         with self._lock:
-            for wait in self._waits:
-                if wait.ids & ended:
-                    wait.heard.set()
-
-
-def _not_in_time(pending: Sequence[str], timeout: float) -> str:
-    more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
-    return f"job {pending[0]}{more} did not end within {timeout:g} s; it goes on"
+            self._waits.tell(payload)

@@ -144,9 +144,7 @@ _SPECIAL = (
 """A job with one of these ends in a transaction of several statements."""
 
 
-def claim(
-    where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False
-) -> Statement[Claim]:
+def claim(where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False) -> Statement[Claim]:
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
     *where*: queues, or parts of them. By priority over all of them; or *in_turns*, one of each queue after the

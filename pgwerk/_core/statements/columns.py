@@ -57,6 +57,9 @@ SELECTED = (
 
 _AS_TEXT = frozenset({"id", "worker_id", "callback_of", "payload", "result"})
 
+PARSED_JSON = frozenset({"meta", "progress", "retry_intervals", "no_retry", "repeat_intervals"})
+"""What is selected as JSON; all objects or arrays. A driver that hands JSON over as text has to parse these."""
+
 SELECT_LIST = ", ".join(f"j.{name}::text" if name in _AS_TEXT else f"j.{name}" for name in SELECTED)
 """The select list of `SELECTED` for a table alias j. Ids and encoded values are read as text."""
 

@@ -1,0 +1,92 @@
+"""Waiting for jobs to end, without the waiting: who waits for what, how long yet, and when to look again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pgwerk._core import options as opt
+from pgwerk._core.job import TERMINAL
+from pgwerk._core.statements.queries import End
+from pgwerk.errors import JobNotFound, JobTimeout
+
+LINGER = 30.0
+"""Seconds that the listening connection is kept when nobody waits, and that pass until it is tried again."""
+
+LISTEN_SECONDS = 5.0
+"""The longest that somebody waits for that connection; without it (Postgres is full, a pooler) polling does."""
+
+
+class Ends:
+    """The jobs that somebody waits for, and how long yet; the clock is the caller's."""
+
+    def __init__(self, ids: Sequence[str], timeout: float | None, poll_interval: float, now: float) -> None:
+        self.left = sorted(set(ids))
+        """Those that have not ended, as far as is known."""
+        self._poll = opt.seconds("poll_interval", poll_interval, positive=True)
+        self._timeout = timeout
+        self._deadline = None if timeout is None else now + timeout
+
+    def seen(self, ends: Sequence[End]) -> None:
+        """Take note of how far those that are `left` are; raises JobNotFound."""
+        missing = set(self.left) - {end.id for end in ends}
+        if missing:
+            raise JobNotFound(min(missing))
+        self.left = sorted(end.id for end in ends if end.status not in TERMINAL)
+
+    def patience(self, now: float) -> float:
+        """Seconds to wait for news until the next look; raises JobTimeout when the time is over."""
+        if self._deadline is None:
+            return self._poll
+        remaining = self._deadline - now
+        if remaining <= 0:
+            more = f" and {len(self.left) - 1} more" if len(self.left) > 1 else ""
+            raise JobTimeout(f"job {self.left[0]}{more} did not end within {self._timeout or 0.0:g} s; it goes on")
+        return min(self._poll, remaining)
+
+    def for_listening(self, now: float) -> float:
+        """Seconds that the listening connection may take."""
+        if self._deadline is None:
+            return LISTEN_SECONDS
+        return min(LISTEN_SECONDS, max(0.0, self._deadline - now))
+
+
+@dataclass(eq=False)
+class Wait:
+    """Somebody who waits for some jobs."""
+
+    ids: frozenset[str]
+    wake: Callable[[], None]
+
+
+class Waits:
+    """Everybody who waits, by what for. Not for use by two threads at once."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, set[Wait]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_id)
+
+    def add(self, ids: Iterable[str], wake: Callable[[], None]) -> Wait:
+        """Call *wake* when one of these jobs ends."""
+        wait = Wait(frozenset(ids), wake)
+        for id_ in wait.ids:
+            self._by_id.setdefault(id_, set()).add(wait)
+        return wait
+
+    def discard(self, wait: Wait) -> None:
+        """Take back what `add` returned."""
+        for id_ in wait.ids:
+            others = self._by_id.get(id_, set())
+            others.discard(wait)
+            if not others:
+                _ = self._by_id.pop(id_, None)
+
+    def tell(self, payload: str) -> None:
+        """Wake whom a notification concerns."""
+        for wait in {wait for id_ in payload.split(",") for wait in self._by_id.get(id_, ())}:
+            wait.wake()
+
+    def wake_all(self) -> None:
+        """Wake everybody: notifications may have been missed."""
+        for wait in {wait for waits in self._by_id.values() for wait in waits}:
+            wait.wake()

@@ -1,0 +1,116 @@
+"""Waiting for jobs to end: one listening connection a loop, shared by all who wait there, and polling besides."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from pgwerk._core.operations.wait import await_ends
+from pgwerk._runs import monotonic
+from pgwerk._waiting import LINGER, Ends, Waits
+from pgwerk.aio.executor import Executor
+from pgwerk.aio.listener import Listener
+from pgwerk.aio.loops import PerLoop
+from pgwerk.errors import WerkError
+
+logger = logging.getLogger("pgwerk.waiting")
+
+
+class WaitingRoom:
+    """Where tasks wait for the ends of jobs, each on its own loop."""
+
+    def __init__(self, executor: Executor, channel: str, dsn: str | None) -> None:
+        self._executor = executor
+        self._channel = channel
+        self._dsn = dsn
+        self._corners: PerLoop[_Corner] = PerLoop(_Corner.abandon)
+
+    async def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
+        """Return when all these jobs have ended; raises JobTimeout and JobNotFound."""
+        corner = self._corners.get()
+        if corner is None:
+            corner = self._corners.put(_Corner(self._executor, self._channel, self._dsn))
+        await corner.wait(ids, timeout, poll_interval)
+
+    def close(self) -> None:
+        """Close the listening connection of this loop; who still waits goes on polling."""
+        corner = self._corners.pop()
+        if corner is not None:
+            corner.close()
+
+
+class _Corner:
+    """The part of it that belongs to one loop."""
+
+    def __init__(self, executor: Executor, channel: str, dsn: str | None) -> None:
+        self._executor = executor
+        self._waits = Waits()
+        self._listener = Listener(executor, channel, dsn, self._waits.tell)
+        # Whoever waits looks again, and listens again.
+        self._listener.on_loss = self._waits.wake_all
+        self._lock = asyncio.Lock()
+        self._not_before = 0.0
+        """When listening may be tried again after it failed."""
+        self._closing: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
+        """Return when all these jobs have ended."""
+        ends = Ends(ids, timeout, poll_interval, monotonic())
+        heard = asyncio.Event()
+        wait = self._waits.add(ids, heard.set)
+        self._linger()
+        try:
+            while True:
+                await self._listen(ends.for_listening(monotonic()))
+                heard.clear()
+                # Marked as awaited only after we listen, and again at each look: somebody may have queued a job
+                # again meanwhile. From here on no end is missed.
+                ends.seen(await self._executor.run(await_ends(ends.left)))
+                if not ends.left:
+                    return
+                patience = ends.patience(monotonic())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        _ = await heard.wait()
+        finally:
+            self._waits.discard(wait)
+            self._linger()
+
+    async def _listen(self, seconds: float) -> None:
+        """See to it that somebody listens, if that is possible within so many seconds."""
+        if self._listens_or_cannot():
+            return
+        try:
+            async with asyncio.timeout(seconds), self._lock:
+                if not self._listens_or_cannot():
+                    await self._listener.connect()
+        except TimeoutError:
+            pass
+        except WerkError as error:
+            self._not_before = monotonic() + LINGER
+            logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+
+    def _listens_or_cannot(self) -> bool:
+        # One look at a time is enough when the lock has to be waited for.
+        return self._listener.connected or self._listener.deaf or self._closed or monotonic() < self._not_before
+
+    def _linger(self) -> None:
+        """Close the connection some time after the last one has left."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        if not self._waits and self._listener.connected:
+            self._closing = asyncio.get_running_loop().call_later(LINGER, self._listener.close)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._closed = True
+        if self._closing is not None:
+            self._closing.cancel()
+        self._listener.close()
+        self._waits.wake_all()
+
+    def abandon(self) -> None:
+        """Close the connection of a loop that is closed, or that goes on without us."""
+        self._listener.abandon()
