@@ -14,8 +14,8 @@ import pgwerk
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.WARNING)
     spec: dict[str, Any] = json.loads(sys.argv[1])
+    logging.basicConfig(level=spec.pop("log", "WARNING"))
     app = pgwerk.Werk(spec.pop("dsn"), schema=spec.pop("schema"))
     kind = getattr(pgwerk, spec.pop("kind"))
     worker = kind(app, **{"burst": True, **spec})
