@@ -13,6 +13,10 @@ BUFFER_SECONDS = 0.05
 MAX_CLAIM = 500
 STALE_BUFFER = 0.25
 """A buffered job that nobody starts for so long goes back to the others."""
+STREAM = 3
+"""So many claims in a row that brought several jobs, though not all asked for, are a stream of them."""
+SOON = 0.01
+"""While jobs stream in, a worker looks again after this: cheaper than to be told of each by its producer."""
 REPOLLS = (0.05, 0.25)
 """A worker that goes idle looks again after these: a producer may have decided not to notify just before.
 
@@ -81,7 +85,7 @@ class Agenda:
         self.held = 0
         """Jobs claimed and not yet settled by a handler: running or buffered."""
         self.dozing = False
-        """The last claim came back short: the worker wants to be told of new jobs."""
+        """Claims came back short: the worker wants to be told of new jobs."""
         self._phase = Phase.RUN
         self._deadline = math.inf
         self._more = True
@@ -89,6 +93,7 @@ class Agenda:
         self._claiming = 0
         self._answered = 0
         self._repolls: tuple[float, ...] = ()
+        self._several = 0
         self._next = {
             Duty.HEARTBEAT: now + pace.heartbeat,
             Duty.RECOVER: now,
@@ -121,8 +126,11 @@ class Agenda:
         full = got + denied >= asked
         self._more = full or self._heard != self._claiming
         news, self._answered = self._claiming != self._answered, self._claiming
+        self._several = STREAM if full else self._several + 1 if got > 1 else self._several * (got > 0)
         if full:
             self.dozing, self._repolls = False, ()
+        elif got and self._several >= STREAM:
+            self.dozing, self._repolls = False, (now + SOON,)
         elif not self.dozing:
             self.dozing = True
             self._repolls = tuple(now + after for after in REPOLLS)
@@ -132,6 +140,8 @@ class Agenda:
 
     def finished(self, count: int, now: float) -> None:
         """Handlers finished (or gave back) *count* jobs."""
+        if not count:
+            return
         self.held = max(0, self.held - count)
         self._last_finish = now
         # What is given back unstarted says nothing about the rate.
@@ -187,12 +197,14 @@ class Agenda:
             self._poll_at = now + self.pace.poll
             self._more = True
         duties = self._take_duties(now)
-        claim = self._claim_size()
         stale = self._stale(now)
         if stale:
-            # Asked for once; again only after as long, should there be nothing to give back.
+            # Asked for once; again only after as long, should there be nothing to give back. What was observed
+            # before says nothing any more, or the next claim would bring back what is given back now.
             self._rate, self._last_finish = 0.0, now
+            self._window_start, self._window_count = now, 0
             self._returning = self.held - self.pace.concurrency
+        claim = self._claim_size()
         finished = self.pace.burst and not self._more and not self.held and not duties and self.dozing
         wait = 0.0 if claim or duties or stale else self._wait(now)
         return Plan(duties, claim, wait, stale, self._phase, finished)

@@ -3,8 +3,8 @@
 import asyncio
 import random
 import weakref
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -34,6 +34,10 @@ from pgwerk.aio.loops import PerLoop
 from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
+T = TypeVar("T")
+
+CANCEL_SECONDS = 2.0
+"""How long Postgres may take to cancel a query, and the query to end."""
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
@@ -198,6 +202,9 @@ class Executor:
             return [await self._await(cursor) for cursor in cursors]
         if len(request) == 1:
             return [await self._fetch(await self._send(connection, request[0]))]
+        return await _unhurt(connection, self._pipelined(connection, request))
+
+    async def _pipelined(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         async with connection.pipeline():
             cursors = [await self._send(connection, statement) for statement in request]
         return [await self._fetch(cursor) for cursor in cursors]
@@ -224,6 +231,39 @@ class Executor:
             if no_records(error):
                 return []
             raise
+
+
+async def _unhurt(connection: AsyncConnection[Any], pipelined: Coroutine[Any, Any, T]) -> T:
+    """Await what happens in a pipeline; our cancellation cancels the query on the server instead.
+
+    psycopg does not survive a cancellation inside a pipeline: it waits for answers that have come, forgets that it
+    was cancelled, or believes that statements are prepared.
+    """
+    task = asyncio.create_task(pipelined)
+    try:
+        _ = await asyncio.wait([task])
+    except asyncio.CancelledError:
+        ending = asyncio.create_task(_end(connection, task))
+        while not ending.done():
+            # Until it has ended: a cancel request that is late would hit the next user of the connection.
+            with suppress(asyncio.CancelledError):
+                _ = await asyncio.wait([ending])
+        raise
+    return task.result()
+
+
+async def _end(connection: AsyncConnection[Any], task: "asyncio.Task[Any]") -> None:
+    """End what happens in a pipeline; close the connection if it does not end."""
+    with suppress(psycopg.Error):
+        await connection.cancel_safe(timeout=CANCEL_SECONDS)
+    _ = await asyncio.wait([task], timeout=CANCEL_SECONDS)
+    if not task.done():
+        connection.pgconn.finish()
+        _ = task.cancel()
+        _ = await asyncio.wait([task], timeout=CANCEL_SECONDS)
+    if task.done() and not task.cancelled():
+        # Looked at, so that it is not reported as overlooked.
+        _ = task.exception()
 
 
 class _Lease(AbstractAsyncContextManager[AsyncConnection[Any]]):

@@ -32,6 +32,7 @@ from pgwerk._psycopg import (
     shown_dsn,
     translated,
 )
+from pgwerk._runs import INTERRUPTIONS
 from pgwerk.errors import ConnectionFailed
 
 R = TypeVar("R")
@@ -229,9 +230,12 @@ class _Lease:
         self._connection = self._pool.getconn()
         return self._connection
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         # One that was left in a transaction all the same is rolled back by the pool.
         finish_if_torn(self._connection.pgconn)
+        if isinstance(error, INTERRUPTIONS):
+            # Raised in this thread at some moment inside psycopg, which may believe anything about the connection.
+            self._connection.close()
         self._pool.putconn(self._connection)
 
 

@@ -126,7 +126,7 @@ class Coordinator:
         for job_id, claim in self.session.run(closing.stray(me.id, self.turns.ledger.claims)):
             # Claimed by us in a turn whose answer was lost.
             _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me.id))
-        self.turns.say_again()
+        self.turns.thought_to_doze(None)
         self._hearing.begin()
         self.agenda.notified()
         self.agenda.do(Duty.PROMOTE, monotonic())
@@ -241,9 +241,9 @@ class Coordinator:
         self.turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
         self._crew.submit([one for one in waiting if one.job.id not in wanted])
 
-    def say_again(self) -> None:
-        """Tell producers again whether this worker sleeps, and see to it that it hears them."""
-        self.turns.say_again()
+    def beaten(self, idle: bool) -> None:  # what the database says
+        """Take note of whether producers think that this worker sleeps, and see to it that it hears them."""
+        self.turns.thought_to_doze(idle)
         if self._hearing.fileno() < 0:
             self._hearing.begin()
             self.agenda.notified()

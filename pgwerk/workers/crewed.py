@@ -16,7 +16,6 @@ from pgwerk._core.vigil import LATE
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.listener import Listener
-from pgwerk.sync.runner import finish
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.coordinator import Coordinator
 from pgwerk.workers.crew import Crew
@@ -129,8 +128,8 @@ class CrewWorker(BaseWorker):
 
     def _start_app(self) -> None:
         """Check the tables and run startup hooks where handlers will run."""
-        self.werk.connect_lazily()
-        finish(self.app.connect())
+        # Not `self.app`: an asyncio app would leave a pool on a loop that nobody closes.
+        self.werk.connect()
 
     def _told_to_stop(self, seconds: float) -> bool:
         """Wait before connecting again; whether somebody wants us to stop meanwhile."""

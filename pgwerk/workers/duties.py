@@ -43,8 +43,8 @@ class Coordinator(Protocol):
         """Abort jobs that are ours."""
         ...
 
-    def say_again(self) -> None:
-        """Tell producers again whether this worker sleeps."""
+    def beaten(self, idle: bool) -> None:  # what the database says
+        """Take note of a heartbeat, and whether producers think that this worker sleeps."""
         ...
 
     def reconcile(self) -> None:
@@ -96,13 +96,13 @@ class Duties:
         if beat.known:
             self._coordinator.vitals.beaten = sent
         self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
+        self._coordinator.beaten(beat.idle)
         return beat.known
 
     def _heartbeat(self) -> None:
         if not self._beat():
             logger.warning("the row of this worker was gone: registering again")
             self.register()
-        self._coordinator.say_again()
         self._coordinator.reconcile()
         self._summarize()
 
@@ -123,7 +123,9 @@ class Duties:
         if swept.recovered:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
             self._coordinator.agenda.notified()
-        _ = self._beat()
+        if swept.lost_workers:
+            # To know when the next one counts as dead.
+            _ = self._beat()
 
     def _promote(self) -> None:
         promoted = self._coordinator.session.perform(sweep.promote_due())

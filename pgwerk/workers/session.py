@@ -14,7 +14,16 @@ from pgwerk.sync.executor import Executor, walk_through
 
 logger = logging.getLogger("pgwerk.worker")
 
-STATEMENT_TIMEOUT_MS = 60_000
+SETTINGS = {
+    # A statement that hangs must not hang the worker.
+    "statement_timeout": "60s",
+    # Every statement of a worker reads what an index gives it. Prepared while the tables are small or new, its plan
+    # would be a scan of all rows, and be kept until they are analyzed: minutes, when a burst arrives.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+_SET = f"select {', '.join('set_config(%s, %s, false)' for _ in SETTINGS)}"
 ROLLED_BACK = ("40001", "40P01")
 """A serialization failure or a deadlock: for the sake of another transaction, and worth another try at once."""
 
@@ -39,9 +48,9 @@ class Session:
         """Connect; raises ConnectionFailed."""
         connection = self._executor.connect()
         if self._executor.prepare:
-            # A session setting, so only without a pooler: a statement that hangs must not hang the worker.
+            # Only without a pooler, whose next client would have them.
             try:
-                _ = connection.execute("select set_config('statement_timeout', %s, false)", [str(STATEMENT_TIMEOUT_MS)])
+                _ = connection.execute(_SET, [word for setting in SETTINGS.items() for word in setting])
             except psycopg.Error as error:
                 connection.close()
                 raise translated(error, self._executor.where) from error

@@ -60,9 +60,9 @@ class Turns:
         """Whether there is nothing left to write or to look at again."""
         return not self.unsettled and not self._parents and not self._keys
 
-    def say_again(self) -> None:
-        """The database may have forgotten whether this worker sleeps: a crash, or others who took it for dead."""
-        self._dozing = None
+    def thought_to_doze(self, dozing: bool | None) -> None:
+        """Take note of what producers think: the database may have forgotten, or others took us for dead."""
+        self._dozing = dozing
 
     def take(self, count: int, *, doze: bool) -> bool:
         """Write what ended and claim *count* jobs; False when there was nothing to ask for."""

@@ -27,8 +27,10 @@ async def cancelled_at_random(draw: random.Random, make: Callable[[int], Awaitab
         if draw.random() < 0.5:
             await asyncio.sleep(draw.random() * 0.004)
         _ = task.cancel()
-        with suppress(asyncio.CancelledError):
-            _ = await task
+        done, _pending = await asyncio.wait([task], timeout=20)
+        assert done, "the cancellation was lost"
+        if not task.cancelled():
+            _ = task.result()
             ended.append(number)
     return ended
 
@@ -159,4 +161,27 @@ async def test_waiting_can_be_cancelled_at_any_moment(app: Werk, pg: psycopg.Con
     text = app.names.render("select status, count(*) from {jobs} where key is not null group by 1", with_params=False)
     found = {row[0] for row in pg.execute(text.encode())}
     assert found <= {"complete", "aborted"}, "what has begun is recorded"
+    await nothing_is_stuck(app, pg)
+
+
+async def test_a_wait_that_hangs_on_a_lock_can_be_cancelled(app: Werk, pg: psycopg.Connection, dsn: str) -> None:
+    job = await app.enqueue(handlers.echo)
+    assert job is not None
+    text = app.names.render("select from {jobs} for update", with_params=False).encode()
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like %s"
+
+    def hang() -> bool:
+        row = pg.execute(waiting, [f"%{app.names.schema}%"]).fetchone()
+        return row is not None and row[0] == 1
+
+    async with await psycopg.AsyncConnection.connect(dsn) as locker:
+        _ = await locker.execute(text)
+        task = asyncio.create_task(app.wait_for(job))
+        await until(hang)
+        _ = task.cancel()
+        done, _pending = await asyncio.wait([task], timeout=20)
+        assert done
+        assert task.cancelled()
+        await until(lambda: not hang())
+        await locker.rollback()
     await nothing_is_stuck(app, pg)

@@ -1,7 +1,5 @@
 """What the documents show, asked of `pgwerk.aio`: each documented call once, as it is written there."""
 
-import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +23,7 @@ from pgwerk.aio import (
 from tests.aio import handlers
 from tests.aio.conftest import working
 from tests.fixtures.workers import Notes
+from tests.workers.handlers import note
 
 
 async def my_func(x: int = 0, n: int = 0) -> int:
@@ -40,19 +39,19 @@ async def send_email_with_context(ctx: Context, to: str) -> str:
 
 
 async def notify_done(job: Job) -> None:
-    handlers.note(f"done {job.result}")
+    note(f"done {job.result}")
 
 
 async def alert_team(job: Job) -> None:
-    handlers.note(f"alert {job.status.value}")
+    note(f"alert {job.status.value}")
 
 
 async def cleanup() -> None:
-    handlers.note("cleanup")
+    note("cleanup")
 
 
 async def step(name: str) -> None:
-    handlers.note(name)
+    note(name)
 
 
 async def breaks() -> None:
@@ -60,10 +59,9 @@ async def breaks() -> None:
 
 
 @pytest.fixture(autouse=True)
-def in_the_schema(schema: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_the_schema(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that `Werk(dsn)` is as short here as it is in the documents."""
     monkeypatch.setenv("PGWERK_SCHEMA", schema)
-    yield
 
 
 async def test_connecting_by_hand_and_as_a_context(dsn: str) -> None:
@@ -240,4 +238,3 @@ async def test_hooks_as_decorators(app: Werk) -> None:
         job = await app.enqueue(my_func)
         assert job.meta is None
     assert told == ["up", "down"]
-    await asyncio.sleep(0)

@@ -11,7 +11,9 @@ from pgwerk._core.agenda import (
     INTERRUPT_GRACE,
     MAX_CLAIM,
     REPOLLS,
+    SOON,
     STALE_BUFFER,
+    STREAM,
     Agenda,
     Duty,
     Pace,
@@ -226,6 +228,53 @@ def test_a_buffer_that_nobody_starts_is_given_back_once() -> None:
 
 
 # The way out ----------------------------------------------------------------------
+
+
+def test_answers_about_no_job_do_not_make_a_buffer_look_alive() -> None:
+    agenda, now = busy()
+    for _ in range(20):
+        now += STALE_BUFFER / 10
+        agenda.finished(0, now)
+        plan = agenda.plan(now)
+        if plan.return_buffer:
+            break
+    else:
+        pytest.fail("the buffer was kept")
+    assert plan.claim == 0, "it would bring back what is given back"
+    back = agenda.held - PACE.concurrency
+    agenda.finished(back, now + 0.05)
+    assert agenda.buffer == 0, "giving back says nothing about how fast jobs are"
+    agenda.finished(1, now + 0.1)
+    agenda.notified()
+    assert agenda.plan(now + 0.1).claim <= 3
+
+
+def test_while_jobs_stream_in_a_worker_looks_by_itself_and_then_wants_to_be_told_again() -> None:
+    agenda = settled()
+    now = 20.0
+    assert agenda.dozing
+    for number in range(STREAM):
+        agenda.notified()
+        agenda.claiming()
+        agenda.claimed(10, 3, now)
+        agenda.finished(3, now)
+        assert agenda.dozing is (number < STREAM - 1)
+    assert agenda.plan(now).wait <= SOON
+    now += SOON
+    assert agenda.plan(now).claim == 10
+    agenda.claiming()
+    agenda.claimed(10, 0, now)
+    assert agenda.dozing
+
+
+def test_jobs_that_come_one_by_one_are_announced() -> None:
+    agenda = settled()
+    for _ in range(20):
+        agenda.notified()
+        agenda.claiming()
+        agenda.claimed(10, 1, 20.0)
+        agenda.finished(1, 20.0)
+        assert agenda.dozing
 
 
 def holding(jobs: int = 3, pace: Pace = PACE) -> Agenda:

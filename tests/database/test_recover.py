@@ -343,12 +343,14 @@ def test_a_worker_is_listed_while_it_lives_and_after(desk: Desk) -> None:
 
 
 def test_a_heartbeat_says_when_the_next_other_worker_expires(desk: Desk) -> None:
-    assert desk.run(workers.heartbeat(WORKER, LIVE)) == (False, None)
+    assert desk.run(workers.heartbeat(WORKER, LIVE)) == (False, None, False)
     desk.live()
-    assert desk.run(workers.heartbeat(WORKER, LIVE)) == (True, None)
+    desk.run(workers.doze(WORKER))
+    assert desk.run(workers.heartbeat(WORKER, LIVE)) == (True, None, True)
+    desk.run(workers.rouse(WORKER))
     desk.live(OTHER, seconds=5)
-    known, expiry = desk.run(workers.heartbeat(WORKER, LIVE))
-    assert known
+    known, expiry, idle = desk.run(workers.heartbeat(WORKER, LIVE))
+    assert (known, idle) == (True, False)
     assert expiry == pytest.approx(5, abs=1)
     assert desk.run(workers.living(OTHER))
     die(desk, OTHER)

@@ -118,8 +118,9 @@ def test_two_hundred_jobs_end_with_the_right_attempts_when_processes_are_killed_
     killed = 0
     with running(hosting, app, concurrency=4) as worker:
         while app.get_queue_stats()[0].counts.get("complete", 0) < len(jobs):
+            # Not for ever: on a slow machine one job would use up its attempts.
             victims = children(zygote_of(worker), zombies=False)
-            if victims:
+            if victims and killed < 60:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(random.choice(sorted(victims)), signal.SIGKILL)
                     killed += 1

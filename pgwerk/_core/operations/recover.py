@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pgwerk._core.operation import Steps, operation
+from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import settle_claimed
 from pgwerk._core.outcome import Lost, Report
 from pgwerk._core.statements import upkeep, workers
@@ -21,15 +21,17 @@ class Recovered:
     """Ids of jobs that were queued again, or failed for good."""
     workers: list[str] = field(default_factory=list)
     """Names of workers that were found dead."""
+    overdue: bool = False
+    """Some running jobs are past a deadline of their own."""
 
 
 @operation(repeatable=True)
 def recover_lost(live: float) -> Steps[Recovered]:
     """Recover the jobs of workers that were not heard of in time."""
-    dead = yield from workers.bury([])
-    lost = yield from workers.lost_claims(live, 100)
+    # One round trip for what nearly always finds nothing.
+    dead, lost, overdue = yield from together(workers.bury([]), workers.lost_claims(live, 100), upkeep.overdue(BATCH))
     jobs = yield from _recover(lost, "worker lost: it was not heard of in time")
-    return Recovered(jobs, dead)
+    return Recovered(jobs, dead, bool(overdue))
 
 
 @operation(repeatable=True)

@@ -43,7 +43,8 @@ def recover(live: float) -> Procedure[Swept]:
         swept.lost_workers += lost.workers
         if not lost.jobs:
             break
-    swept.recovered += yield from ask(recover_overdue())
+    if lost.overdue:
+        swept.recovered += yield from ask(recover_overdue())
     return swept
 
 

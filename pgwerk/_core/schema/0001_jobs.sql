@@ -126,7 +126,12 @@ create table {executions} (
     result jsonb,
     -- One index, in the order of its readers; job ids ascend with time, so its writes are local.
     constraint [executions_pkey] primary key (job_id, id)
-) with (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 1);
+) with (
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 1
+);
 
 create table {job_deps} (
     job_id uuid not null,
@@ -135,7 +140,7 @@ create table {job_deps} (
     -- Settled for good, so that the row of the other job may go.
     satisfied boolean not null default false,
     constraint [job_deps_pkey] primary key (job_id, depends_on)
-);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 1);
 create index [job_deps_parent] on {job_deps} (depends_on) where not satisfied;
 
 -- Who may run: a member of a group holds one slot while it is active. The unique index arbitrates.
@@ -156,7 +161,7 @@ create {unlogged} table {worker} (
     started_at timestamptz not null default now(),
     expires_at timestamptz,
     constraint [worker_pkey] primary key (id)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100);
 
 -- A row here: this worker sleeps and wants to be told. Narrow, because every enqueue looks at it.
 create {unlogged} table {idle} (

@@ -55,6 +55,8 @@ class Beat(NamedTuple):
     """Whether the row was still there; if not, register again."""
     next_expiry: float | None
     """Seconds until the next other worker counts as dead, if it is not heard of."""
+    idle: bool
+    """Whether producers think that it sleeps."""
 
 
 def heartbeat(worker: str, live: float) -> Statement[Beat]:
@@ -70,10 +72,11 @@ def heartbeat(worker: str, live: float) -> Statement[Beat]:
         select exists (select from beat), (
             select extract(epoch from min(expires_at) - now())::double precision
             from {worker}
-            where id <> %(id)s and status = 'active')
+            where id <> %(id)s and status = 'active'),
+            exists (select from {idle} where worker_id = %(id)s)
         """,
         {"id": worker, "live": live},
-        lambda rows: Beat(rows[0][0], rows[0][1]),
+        lambda rows: Beat(*rows[0]),
         repeatable=True,
     )
 
