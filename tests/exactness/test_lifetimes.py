@@ -13,7 +13,7 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
-TINY = {"heartbeat_interval": 0.1, "poll_interval": 0.05, "sweep_interval": 0.05, "abort_interval": 0.05}
+TINY = {"heartbeat_interval": 0.3, "poll_interval": 0.05, "sweep_interval": 0.05, "abort_interval": 0.05}
 
 
 @pytest.mark.slow
