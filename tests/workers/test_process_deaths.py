@@ -103,7 +103,8 @@ def test_a_process_that_is_killed_between_jobs_costs_no_attempt(app: Werk, hosti
         for _ in range(5):
             victims = eventually(lambda: children(zygote_of(worker), zombies=False))
             for victim in victims:
-                os.kill(victim, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
             job = app.enqueue(handlers.add, 3, 4)
             assert job is not None
             done = app.wait_for(job, timeout=20)
