@@ -63,7 +63,7 @@ def test_an_abort_that_is_ignored_kills_the_process_and_the_job_is_aborted(
         assert app.abort_job(job)
         aborted = app.wait_for(job, timeout=20)
         assert (aborted.status, aborted.error) == (JobStatus.ABORTED, "aborted")
-        assert not exists(notes.pids("start a")[0])
+        eventually(lambda: not exists(notes.pids("start a")[0]), 2)
 
 
 def test_a_shutdown_that_is_ignored_kills_the_process_and_gives_the_job_back(
@@ -75,7 +75,7 @@ def test_a_shutdown_that_is_ignored_kills_the_process_and_gives_the_job_back(
         notes.wait("start a")
     given_back = app.get_job(job)
     assert (given_back.status, given_back.attempts) == (JobStatus.QUEUED, 0)
-    assert not exists(notes.pids("start a")[0])
+    eventually(lambda: not exists(notes.pids("start a")[0]), 2)
 
 
 def test_a_second_stop_interrupts_a_sleep_and_gives_back_at_once(app: Werk, hosting: Kind, notes: Notes) -> None:
