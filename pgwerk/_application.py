@@ -1,6 +1,6 @@
 """What the synchronous and the asyncio app have in common: settings, names, hooks, reading of calls."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -156,14 +156,17 @@ class Application:
     def _draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
         return draft(func, args, kwargs, options, self.habits, new_id)
 
-    def _drafts(self, specs: Iterable[EnqueueParams]) -> list[Draft]:
-        drafts = []
+    def _drafts(self, specs: Iterable[EnqueueParams]) -> Iterable[Draft]:
+        """Check the jobs of a bulk: all of them before a hook sees the first."""
+        drafts = self._drafted(specs)
+        return list(drafts) if self._before_enqueue else drafts
+
+    def _drafted(self, specs: Iterable[EnqueueParams]) -> Iterator[Draft]:
         for index, spec in enumerate(specs):
             if not isinstance(spec, EnqueueParams):
                 raise EnqueueError(f"enqueue_many() takes EnqueueParams; number {index} is {spec!r}")
             options = with_defaults(spec.func, params_of(spec))
-            drafts.append(self._draft(spec.func, tuple(spec.args), spec.kwargs, options))
-        return drafts
+            yield self._draft(spec.func, tuple(spec.args), spec.kwargs, options)
 
     def _calls(
         self, func: Any, iter_kwargs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]

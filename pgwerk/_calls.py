@@ -11,6 +11,9 @@ from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.enqueue import Inserted
 from pgwerk.errors import EnqueueError, JobError, JobNotFound
 
+_SHOWN = frozenset(INSERTED) - {"wait_delay", "payload"}
+_OTHER_JSON = JSON_COLUMNS - {"payload"}
+
 Options = Mapping[str, Any]
 """Options of a call, without their underscores."""
 
@@ -32,9 +35,12 @@ def job_of(order: Order, inserted: Inserted | None) -> Job | None:
     """The job that an order became, without reading it back. None: its key exists."""
     if inserted is None:
         return None
-    values = {name: value for name, value in order.values.items() if name in INSERTED and name != "wait_delay"}
-    for name in JSON_COLUMNS & values.keys():
-        values[name] = order.payload if name == "payload" else json.loads(values[name])
+    values = {name: value for name, value in order.values.items() if name in _SHOWN}
+    if order.payload is not None:
+        values["payload"] = order.payload
+    for name in _OTHER_JSON:
+        if name in values:
+            values[name] = json.loads(values[name])
     if "failure_mode" in values:
         values["failure_mode"] = FailureMode(values["failure_mode"])
     values["status"] = inserted.status

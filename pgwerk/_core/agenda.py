@@ -10,6 +10,9 @@ from enum import Enum, auto
 
 BUFFER_SECONDS = 0.05
 """How much work, at the observed rate, is claimed ahead of free slots."""
+STEEP = 8
+"""The observed rate grows at most so many times at once."""
+MAX_BUFFER = 1000
 MAX_CLAIM = 500
 STALE_BUFFER = 0.25
 """A buffered job that nobody starts for so long goes back to the others."""
@@ -17,6 +20,8 @@ STREAM = 3
 """So many claims in a row that brought several jobs, though not all asked for, are a stream of them."""
 SOON = 0.01
 """While jobs stream in, a worker looks again after this: cheaper than to be told of each by its producer."""
+GATHER = 0.005
+"""While jobs wait for a slot, a turn that would claim nothing is put off for so long: more will have ended by then."""
 REPOLLS = (0.05, 0.25)
 """A worker that goes idle looks again after these: a producer may have decided not to notify just before.
 
@@ -71,6 +76,8 @@ class Plan:
     duties: tuple[Duty, ...] = ()
     claim: int = 0
     wait: float = 0.0
+    gather: int = 0
+    """No turn before so many more runs are over, or *wait* is: by then it is worth its round trip."""
     return_buffer: bool = False
     """Give back what was claimed but not started."""
     phase: Phase = Phase.RUN
@@ -107,6 +114,7 @@ class Agenda:
         self._window_count = 0
         self._last_finish = now
         self._returning = 0
+        self._turned = -math.inf
 
     # Events -----------------------------------------------------------------------
 
@@ -138,6 +146,10 @@ class Agenda:
             # The job that we were told of may have been locked for an instant, and nobody tells us again.
             self._repolls = (now + REPOLLS[0],)
 
+    def turned(self, now: float) -> None:
+        """A turn was answered."""
+        self._turned = now
+
     def finished(self, count: int, now: float) -> None:
         """Handlers finished (or gave back) *count* jobs."""
         if not count:
@@ -149,9 +161,11 @@ class Agenda:
         self._returning -= returned
         self._window_count += count - returned
         elapsed = now - self._window_start
-        if elapsed >= 0.02:
-            rate = self._window_count / elapsed
-            self._rate = rate if self._rate == 0 else 0.5 * self._rate + 0.5 * rate
+        if elapsed >= 0.02 or self._window_count >= 2 * self.pace.concurrency:
+            # Up at once, though not on the word of a few, and down by halves: one slow batch is not yet slow work.
+            most = STEEP * max(self._rate, self.pace.concurrency / BUFFER_SECONDS)
+            rate = min(self._window_count / max(elapsed, 0.001), most)
+            self._rate = max(rate, 0.5 * self._rate + 0.5 * rate)
             self._window_start, self._window_count = now, 0
 
     def notified(self) -> None:
@@ -185,7 +199,7 @@ class Agenda:
     @property
     def buffer(self) -> int:
         """How many jobs to hold beyond the slots: about 50 ms of work at the observed rate, none of slow work."""
-        return min(int(self._rate * BUFFER_SECONDS), MAX_CLAIM)
+        return min(int(self._rate * BUFFER_SECONDS), MAX_BUFFER)
 
     def plan(self, now: float) -> Plan:
         """Say what to do now."""
@@ -206,18 +220,29 @@ class Agenda:
             self._returning = self.held - self.pace.concurrency
         claim = self._claim_size()
         finished = self.pace.burst and not self._more and not self.held and not duties and self.dozing
-        wait = 0.0 if claim or duties or stale else self._wait(now)
-        return Plan(duties, claim, wait, stale, self._phase, finished)
+        if claim or duties or stale:
+            return Plan(duties, claim, 0.0, 0, stale, self._phase, finished)
+        wait, gather = self._wait(now), self._gather(now)
+        return Plan(wait=min(wait, self._turned + GATHER - now) if gather else wait, gather=gather, finished=finished)
 
     def _claim_size(self) -> int:
         if not self._more:
             return 0
-        buffer = self.buffer
-        want = min(self.pace.concurrency + buffer - self.held, MAX_CLAIM)
-        # Below the slots: claim at once. In the buffer: only when half of it is gone, so that claims stay large.
-        if self.held < self.pace.concurrency or want > buffer // 2:
-            return max(0, want)
+        slots, half = self.pace.concurrency, self.buffer // 2
+        want = slots + 2 * half - self.held
+        # Below the slots: claim at once. For the buffer: half of it at a time, when that is gone, so that claims stay
+        # large and handlers have something to run meanwhile.
+        if self.held < slots or want >= half:
+            return max(0, min(want, max(slots, half), MAX_CLAIM))
         return 0
+
+    def _gather(self, now: float) -> int:
+        """How many runs to wait for before the next turn, or 0 for none."""
+        if self.held <= self.pace.concurrency or now >= self._turned + GATHER:
+            return 0
+        # Half of the buffer is claimed again, see above; without more to claim, all that waits for a slot may run.
+        kept = self.buffer // 2 if self._more else 0
+        return max(1, self.held - self.pace.concurrency - kept + 1)
 
     def _stale(self, now: float) -> bool:
         return self.held > self.pace.concurrency and now - self._last_finish > STALE_BUFFER

@@ -7,7 +7,7 @@ looks from the front again as soon as a claim brings less than asked, and every 
 priority it looks for each time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,8 +60,8 @@ class Cursor:
                 found += [Range(queue, number, below=place[0]), Range(queue, number, first=place)]
         return found
 
-    def claimed(self, last: Iterable[tuple[str, Place]], now: float, *, full: bool) -> None:
-        """A claim brought jobs of these queues at these places; *full*: as many as were asked for."""
+    def claimed(self, last: Mapping[str, Place], now: float, *, full: bool) -> None:
+        """A claim brought jobs of these queues, up to these places; *full*: as many as were asked for."""
         took = now - self._started
         if self.whole:
             self._fresh_until = now + max(FRESH, SHARE * (took - self._usual) if self._usual else 0.0)
@@ -70,7 +70,7 @@ class Cursor:
         if not full:
             self.reset()
             return
-        for queue, place in last:
+        for queue, place in last.items():
             before = self._places.get(queue)
             if before is None or place > before:
                 self._places[queue] = place

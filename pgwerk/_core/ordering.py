@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from pgwerk._core import options as opt
@@ -68,7 +69,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-@dataclass
+@dataclass(slots=True)
 class Draft:
     """A job that is checked and not yet encoded: hooks may see and change it."""
 
@@ -162,7 +163,15 @@ def _read_all(values: NewJob, options: Mapping[str, Any], habits: Habits, path: 
 
 def params_of(params: EnqueueParams) -> dict[str, Any]:
     """The options that a bulk entry sets."""
-    return {name: value for name in OPTIONS if (value := getattr(params, name)) is not None}
+    values = _values_of(params)
+    if values == _NONE:
+        return {}
+    return {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
+
+
+_NAMES = tuple(sorted(OPTIONS))
+_values_of = attrgetter(*_NAMES)
+_NONE = (None,) * len(_NAMES)
 
 
 # Options ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What happened to a job: facts, reported by whoever ran it or looked after it."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,7 @@ class Orphaned:
 Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Interrupted | Orphaned
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """An outcome, the claim it belongs to, and how long ago (seconds) the run began and ended.
 
     *claim* is the fence: a report about a claim that the job no longer has changes nothing.

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from pgwerk.errors import EnqueueError, HandlerNotFound
@@ -17,6 +18,10 @@ def path_of(func: Any) -> str:
     if isinstance(func, str):
         return _checked_path(func)
     func = unwrap(func)
+    return _path_of_function(func) if type(func) is FunctionType else _path_of(func)
+
+
+def _path_of(func: Any) -> str:
     if isinstance(func, functools.partial):
         raise EnqueueError(
             f"a partial of {_name(func.func)} cannot be enqueued: it has no name to import. "
@@ -47,6 +52,9 @@ def path_of(func: Any) -> str:
         spec = getattr(sys.modules.get("__main__"), "__spec__", None)
         module = spec.name.removesuffix(".__main__") if spec is not None and spec.name else module
     return f"{module}.{name}"
+
+
+_path_of_function = functools.lru_cache(maxsize=4096)(_path_of)
 
 
 def unwrap(func: Any) -> Any:

@@ -155,10 +155,12 @@ class Executor:
             time.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
 
-    def run_on(self, connection: Connection[Any] | Foreign, op: Operation[R]) -> R:
-        """Run *op* once on this connection."""
+    def run_on(
+        self, connection: Connection[Any] | Foreign, op: Operation[R], meanwhile: Callable[[], None] | None = None
+    ) -> R:
+        """Run *op* once on this connection; *meanwhile* is called while Postgres works on each request of it."""
         try:
-            return self._walk(connection, op)
+            return self._walk(connection, op, meanwhile)
         except psycopg.Error as error:
             raise translated(error, self.where) from error
 
@@ -166,7 +168,9 @@ class Executor:
         """Run each operation that a procedure asks for, in a transaction of its own."""
         return walk_through(steps, lambda op: self.run(op, connection))
 
-    def _walk(self, connection: Connection[Any] | Foreign, op: Operation[R]) -> R:
+    def _walk(
+        self, connection: Connection[Any] | Foreign, op: Operation[R], meanwhile: Callable[[], None] | None = None
+    ) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
         own = op.atomic and connection.autocommit
@@ -174,24 +178,28 @@ class Executor:
             walk = Walk(op)
             while walk.request:
                 try:
-                    replies = self._perform(connection, walk.request)
+                    replies = self._perform(connection, walk.request, meanwhile)
                 except psycopg.Error as error:
                     walk.fail(error)
                 else:
                     walk.reply(replies)
             return walk.result
 
-    def _perform(self, connection: Connection[Any] | Foreign, request: Request) -> Sequence[Rows]:
+    def _perform(
+        self, connection: Connection[Any] | Foreign, request: Request, meanwhile: Callable[[], None] | None
+    ) -> Sequence[Rows]:
         if not isinstance(connection, Connection):
             return [connection.rows(*self._render(statement)) for statement in request]
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
             cursors = [self._send(connection, statement) for statement in request]
             return [self._await(cursor) for cursor in cursors]
-        if len(request) == 1:
+        if len(request) == 1 and meanwhile is None:
             return [self._fetch(self._send(connection, request[0]))]
         with connection.pipeline():
             cursors = [self._send(connection, statement) for statement in request]
+            if meanwhile is not None:
+                meanwhile()
         return [self._fetch(cursor) for cursor in cursors]
 
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:

@@ -160,8 +160,12 @@ class Coordinator:
     def _step(self) -> bool:
         """Do what the agenda says, once; True at the end."""
         self._hear_stops()
+        # First, so that what is over makes room in this very turn.
+        self._collect()
         now = monotonic()
         plan = self.agenda.plan(now)
+        if plan.phase is not Phase.RUN or plan.return_buffer or plan.duties or plan.gather:
+            self.turns.begin()
         if plan.phase is not Phase.RUN or plan.return_buffer:
             self._closing(plan)
             self._collect()
@@ -173,7 +177,7 @@ class Coordinator:
             self._duties.do(duty)
         self._duties.touch(now)
         self._collect()
-        if not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
+        if plan.gather or not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
             self._wait(plan)
         return False
 
@@ -188,7 +192,7 @@ class Coordinator:
     def _closing(self, plan: Plan) -> None:
         if plan.return_buffer:
             now = monotonic()
-            self.turns.unsettled += [Finished(one, Interrupted(), now, now) for one in self._crew.take_back()]
+            self.turns.over([Finished(one, Interrupted(), now, now) for one in self._crew.take_back()])
         if plan.phase is Phase.GIVE_BACK and not self._interrupted:
             self._interrupted = True
             self._crew.interrupt(WorkerShutdown)
@@ -199,7 +203,7 @@ class Coordinator:
         if self._crew.broken is not None and self._stops < 2:
             logger.error("%s", self._crew.broken)
             self._stops = 2
-        self.turns.unsettled += self._crew.finished()
+        self.turns.over(self._crew.finished())
         ran = self.turns.settled + len(self.turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:
             logger.info("ran %d jobs: making room for a fresh process", ran)
@@ -214,9 +218,8 @@ class Coordinator:
         if deadline is not None:
             moments.append(deadline)
         self._wakeup.prepare()
-        # Whatever finished after we collected would not wake us.
-        self._collect()
-        if self.turns.unsettled or self._stops_seen < self._stops:
+        # What is over by now does not wake us any more.
+        if self._crew.wake_at(plan.gather or 1) or self._stops_seen < self._stops:
             return
         ready = self._wakeup.wait(min(moments) - now, self._hearing.fileno(), self.listen_to)
         if self._hearing.fileno() in ready:
@@ -238,7 +241,7 @@ class Coordinator:
         self._crew.interrupt(JobAborted, wanted)
         waiting = self._crew.take_back()
         now = monotonic()
-        self.turns.unsettled += [Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted]
+        self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted])
         self._crew.submit([one for one in waiting if one.job.id not in wanted])
 
     def beaten(self, idle: bool) -> None:  # what the database says
@@ -260,7 +263,7 @@ class Coordinator:
         now = monotonic()
         for one in lost:
             logger.error("job %s (%s) got lost inside this worker: it is given back", one.job.id, one.job.function)
-        self.turns.unsettled += [Finished(one, Interrupted(), now, now) for one in lost]
+        self.turns.over([Finished(one, Interrupted(), now, now) for one in lost])
 
     @property
     def held(self) -> list[Job]:

@@ -42,6 +42,7 @@ class Crew(ABC):
         self._size = size
         self._wake = wake
         self._finished: deque[Finished] = deque()
+        self._enough = 1
         self.crippled = False
         """A handler could not be stopped: the process should be replaced."""
         self.broken: WerkError | None = None
@@ -87,6 +88,11 @@ class Crew(ABC):
                 found.append(self._finished.popleft())
         return found
 
+    def wake_at(self, count: int) -> bool:
+        """Wake only when *count* runs are over and not taken; whether there are so many now."""
+        self._enough = count
+        return len(self._finished) >= count
+
     def interrupt(self, reason: Interruption, ids: Iterable[str] | None = None) -> None:
         """Interrupt running handlers; all without *ids*."""
         wanted = None if ids is None else set(ids)
@@ -116,7 +122,8 @@ class Crew(ABC):
         """Report a run: with what happened, or as stopped from outside."""
         outcome = outcome or interrupted_outcome(run.reason or WorkerShutdown, run.claimed)
         self._finished.append(Finished(run.claimed, outcome, run.started, monotonic()))
-        self._wake()
+        if len(self._finished) >= self._enough:
+            self._wake()
 
     def _end_of_patience(self, run: Run) -> float:
         """When a handler that was interrupted is left behind; at a shutdown the agenda says so."""

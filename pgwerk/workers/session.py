@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -22,6 +23,8 @@ SETTINGS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
+    # Planned once, not five times before.
+    "plan_cache_mode": "force_generic_plan",
 }
 _SET = f"select {', '.join('set_config(%s, %s, false)' for _ in SETTINGS)}"
 ROLLED_BACK = ("40001", "40P01")
@@ -51,17 +54,21 @@ class Session:
             # Only without a pooler, whose next client would have them.
             try:
                 _ = connection.execute(_SET, [word for setting in SETTINGS.items() for word in setting])
+                connection.prepare_threshold = 0
             except psycopg.Error as error:
                 connection.close()
                 raise translated(error, self._executor.where) from error
         self._connection = connection
         self.ever_connected = True
 
-    def run(self, op: Operation[R]) -> R:
-        """Run *op*; raises ConnectionFailed when the connection is gone."""
+    def run(self, op: Operation[R], meanwhile: Callable[[], None] | None = None) -> R:
+        """Run *op*; raises ConnectionFailed when the connection is gone.
+
+        *meanwhile* is called while Postgres works, as often as that may be: not at all, or again.
+        """
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        return self._run(self._connection, op)
+        return self._run(self._connection, op, meanwhile)
 
     def perform(self, steps: Procedure[R]) -> R:
         """Run a procedure, each operation in a transaction of its own."""
@@ -69,14 +76,14 @@ class Session:
             raise ConnectionFailed("not connected")
         return walk_through(steps, self.run)
 
-    def _run(self, connection: Connection[Any], op: Operation[R]) -> R:
+    def _run(self, connection: Connection[Any], op: Operation[R], meanwhile: Callable[[], None] | None) -> R:
         for _ in range(1, TRIES):
             try:
-                return self._executor.run_on(connection, op)
+                return self._executor.run_on(connection, op, meanwhile)
             except DatabaseError as error:
                 if error.sqlstate not in ROLLED_BACK:
                     raise
-        return self._executor.run_on(connection, op)
+        return self._executor.run_on(connection, op, meanwhile)
 
     def lost(self, error: WerkError) -> None:
         """Give the connection up; the first time, say so."""

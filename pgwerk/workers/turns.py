@@ -12,7 +12,7 @@ from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
-from pgwerk._core.statements.claims import Claimed, place_of
+from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._runs import monotonic
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
 from pgwerk.workers.crew import Finished
@@ -41,7 +41,9 @@ class Turns:
         self._start = start
         self.ledger = Ledger()
         self.unsettled: list[Finished] = []
-        """Runs that are over and not written."""
+        """Runs that are over and not written; see `over`."""
+        self._fresh: Claim | None = None
+        """What was claimed last, before `begin`."""
         self._parents: list[str] = []
         """Jobs that ended in the last turn: who committed a dependent meanwhile could not see it."""
         self._keys: set[str] = set()
@@ -64,8 +66,13 @@ class Turns:
         """Take note of what producers think: the database may have forgotten, or others took us for dead."""
         self._dozing = dozing
 
+    def over(self, finished: Sequence[Finished]) -> None:
+        """Take runs that are over: they are written in the next turn, whose claim may fill their places already."""
+        self.unsettled += finished
+        self._agenda.finished(len(finished), monotonic())
+
     def take(self, count: int, *, doze: bool) -> bool:
-        """Write what ended and claim *count* jobs; False when there was nothing to ask for."""
+        """Write what ended and claim *count* jobs, which `begin` starts; False when there was nothing to ask for."""
         finished, self.unsettled = self.unsettled, []
         entries = self._plain_verdicts(finished)
         ask = Turn(
@@ -80,11 +87,14 @@ class Turns:
             dozing=doze if doze is not self._dozing else None,
         )
         if not (ask.count or finished or ask.parents or ask.keys or ask.dozing is not None):
+            self.begin()
             return False
         self._agenda.claiming()
         try:
-            answer = self._session.run(turn(ask))
+            # What the last turn brought is read and started while Postgres works on this one.
+            answer = self._session.run(turn(ask), self.begin)
         except WerkError as error:
+            self.begin()
             if not entries or not _refuses_the_value(error):
                 self.unsettled = finished
                 raise
@@ -93,6 +103,7 @@ class Turns:
             self._one_by_one(finished)
             return True
         self.ledger.retiring, self._parents, self._keys = [], [], set()
+        self._agenda.turned(monotonic())
         self._dozing = doze
         self._expect(verdict for _, verdict in entries)
         left = [one for one in finished if one.claimed.job.id not in answer.closed]
@@ -100,12 +111,21 @@ class Turns:
         self._done([one for one in finished if one.claimed.job.id in answer.closed])
         self._claimed(count, answer)
         self._parents = [one.claimed.job.id for one in finished if isinstance(one.outcome, Succeeded | Failed)]
+        if left or answer.late:
+            self.begin()
         if left:
             self._settle_whole(left)
         if answer.late:
             _ = self._session.run(release_waiting(answer.late))
             self._agenda.notified()
         return True
+
+    def begin(self) -> None:
+        """Start what the last turn claimed, if that has not been done."""
+        claim, self._fresh = self._fresh, None
+        if claim is not None:
+            self.ledger.add(claim.jobs)
+            self._start(claim.jobs)
 
     @staticmethod
     def _plain_verdicts(finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
@@ -129,20 +149,18 @@ class Turns:
         claim = answer.claim
         if claim is None:
             return
-        now = monotonic()
-        got = len(claim.jobs)
+        now, got = monotonic(), len(claim)
         full = got + claim.passed_over >= asked
         # Behind a cursor, less than asked says nothing about what is in front of it.
         self._agenda.claimed(asked if self._cursor.whole else got, got, now, denied=claim.passed_over)
-        self._cursor.claimed(((one.job.queue, place_of(one)) for one in claim.jobs), now, full=full)
+        self._cursor.claimed(claim.last, now, full=full)
         self._keys.update(claim.denied)
-        if claim.jobs and self._strategy is DequeueStrategy.RoundRobin:
-            # Or a worker that takes one job at a time would take all of them from its first queue.
-            last = self._identity.queues.index(claim.jobs[-1].job.queue)
-            self._first = (last + 1) % len(self._identity.queues)
-        self.ledger.add(claim.jobs)
-        if claim.jobs:
-            self._start(claim.jobs)
+        if got:
+            self._fresh = claim
+            if self._strategy is DequeueStrategy.RoundRobin:
+                # Or a worker that takes one job at a time would take all of them from its first queue.
+                last = self._identity.queues.index(claim.last_queue)
+                self._first = (last + 1) % len(self._identity.queues)
 
     def missing(self, running: Iterable[str]) -> list[Claimed]:
         """Find held jobs that nobody knows of any more, given those that run and that nothing is on its way."""
@@ -213,7 +231,6 @@ class Turns:
                 self.failed += isinstance(one.outcome, Failed | TimedOut)
                 _log_end(one)
         self.settled += len(finished)
-        self._agenda.finished(len(finished), monotonic())
 
 
 def _refuses_the_value(error: WerkError) -> bool:

@@ -5,6 +5,10 @@ import os
 import select
 
 
+LONGEST = 86400.0
+"""Seconds; poll() counts in an int of milliseconds."""
+
+
 class Wakeup:
     """A pipe to oneself. `wake` may be called from anywhere, `wait` by one thread."""
 
@@ -32,12 +36,13 @@ class Wakeup:
 
     def wait(self, seconds: float, *sockets: int) -> list[int]:
         """Wait until woken, until one of these sockets can be read, or for *seconds*; the readable ones."""
-        watched = [fd for fd in sockets if fd >= 0]
-        try:
-            ready, _, _ = select.select([self._read, *watched], [], [], max(0.0, seconds))
-        except (OSError, ValueError):
-            # A socket that was closed meanwhile: its owner finds out.
-            ready = watched
+        # Not select(), which ends at file descriptor 1023. A socket that was closed meanwhile is ready, too: its
+        # owner finds out.
+        poll = select.poll()
+        for fd in (self._read, *sockets):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(min(max(0.0, seconds), LONGEST) * 1000)]
         self._asleep = False
         if self._read in ready:
             with contextlib.suppress(BlockingIOError):

@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwerk._core.agenda import (
+    GATHER,
     INTERRUPT_GRACE,
+    MAX_BUFFER,
     MAX_CLAIM,
     REPOLLS,
     SOON,
     STALE_BUFFER,
+    STEEP,
     STREAM,
     Agenda,
     Duty,
@@ -207,7 +210,61 @@ def test_fast_jobs_are_claimed_ahead_about_fifty_milliseconds_of_them() -> None:
     agenda, _ = busy(4000)
     assert 0.5 * 4000 * 0.05 <= agenda.buffer <= 4000 * 0.05
     agenda, _ = busy(1_000_000)
-    assert agenda.buffer <= MAX_CLAIM
+    assert agenda.buffer <= MAX_BUFFER
+
+
+def test_the_buffer_is_claimed_by_halves_so_that_handlers_have_something_to_run_meanwhile() -> None:
+    agenda, now = busy(1_000_000)
+    agenda.finished(agenda.held, now)
+    half = agenda.plan(now).claim
+    assert 0.4 * agenda.buffer <= half <= MAX_CLAIM
+    agenda.claiming()
+    agenda.claimed(half, half, now)
+    agenda.turned(now)
+    again = agenda.plan(now)
+    assert again.claim >= half, "the first half runs while the second is claimed"
+    agenda.claiming()
+    agenda.claimed(again.claim, again.claim, now)
+    agenda.turned(now)
+    plan = agenda.plan(now)
+    assert plan.claim == 0
+    # Next when half of it is over: not for the first outcome.
+    assert half - PACE.concurrency <= plan.gather <= half + 1
+    agenda.finished(plan.gather, now + 0.001)
+    assert agenda.plan(now + 0.001).claim >= half
+
+
+def test_outcomes_wait_for_company_only_a_moment_and_only_while_jobs_wait_for_a_slot() -> None:
+    agenda, now = busy()
+    agenda.notified()
+    claim = agenda.plan(now).claim
+    agenda.claiming()
+    agenda.claimed(claim, claim - 1, now)
+    agenda.turned(now)
+    assert agenda.held > PACE.concurrency
+    plan = agenda.plan(now + 0.001)
+    assert plan.claim == 0
+    assert plan.gather
+    assert plan.wait < GATHER
+    assert not agenda.plan(now + GATHER + 0.001).gather
+    agenda.finished(agenda.held - PACE.concurrency, now + 0.002)
+    assert not agenda.plan(now + 0.002).gather
+
+
+def test_the_observed_rate_is_not_believed_on_the_word_of_a_few() -> None:
+    agenda = Agenda(PACE, 0.0)
+    now = 0.0
+    buffers = []
+    for _ in range(4):
+        agenda.notified()
+        plan = agenda.plan(now)
+        agenda.claiming()
+        agenda.claimed(plan.claim, plan.claim, now)
+        now += 0.0001
+        agenda.finished(agenda.held, now)
+        buffers.append(agenda.buffer)
+    assert buffers[0] <= 2 * STEEP * PACE.concurrency
+    assert buffers[-1] == MAX_BUFFER
 
 
 def test_a_buffer_that_nobody_starts_is_given_back_once() -> None:
@@ -410,7 +467,7 @@ def test_whatever_happens_the_slots_and_the_buffer_are_never_exceeded(
             got = min(number, plan.claim)
             agenda.claiming()
             agenda.claimed(plan.claim, got, now)
-            assert agenda.held == before + got <= pace.concurrency + MAX_CLAIM
+            assert agenda.held == before + got <= pace.concurrency + MAX_BUFFER + 1
         elif kind == "finish":
             agenda.finished(min(number, agenda.held), now)
         elif kind == "notify":

@@ -15,6 +15,13 @@ def place(rank: int, second: int) -> Place:
     return (rank, START + timedelta(seconds=second), f"{second:032d}")
 
 
+def furthest(claimed: list[tuple[str, int, int]]) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    for queue, rank, second in claimed:
+        places[queue] = max(place(rank, second), places.get(queue, place(-99, 0)))
+    return places
+
+
 def covered(ranges: list[Range], queue: str, where: Place) -> bool:
     """Whether a claim with these ranges would find a job there."""
     return any(
@@ -27,7 +34,7 @@ def test_a_full_claim_goes_on_where_it_stopped() -> None:
     cursor = Cursor()
     assert cursor.ranges(["a", "b"], 0.0) == [Range("a", 0), Range("b", 1)]
     assert cursor.whole
-    cursor.claimed([("a", place(0, 1)), ("a", place(0, 5)), ("a", place(-1, 9))], 0.01, full=True)
+    cursor.claimed({"a": place(0, 5)}, 0.01, full=True)
     ranges = cursor.ranges(["a", "b"], 0.02)
     assert ranges == [Range("a", 0, below=0), Range("a", 0, first=place(0, 5)), Range("b", 1)]
     assert not cursor.whole
@@ -36,9 +43,9 @@ def test_a_full_claim_goes_on_where_it_stopped() -> None:
 def test_a_claim_that_brings_less_than_asked_is_followed_by_one_from_the_front() -> None:
     cursor = Cursor()
     _ = cursor.ranges(["a"], 0.0)
-    cursor.claimed([("a", place(0, 5))], 0.01, full=True)
+    cursor.claimed({"a": place(0, 5)}, 0.01, full=True)
     _ = cursor.ranges(["a"], 0.02)
-    cursor.claimed([("a", place(0, 6))], 0.03, full=False)
+    cursor.claimed({"a": place(0, 6)}, 0.03, full=False)
     assert cursor.ranges(["a"], 0.04) == [Range("a", 0)]
 
 
@@ -51,7 +58,7 @@ def test_claims_from_the_front_that_take_long_come_seldom() -> None:
         took = 1.0 if cursor.whole else 0.01
         spent[cursor.whole] += took
         now += took
-        cursor.claimed([("a", place(0, int(now * 1000)))], now, full=True)
+        cursor.claimed({"a": place(0, int(now * 1000))}, now, full=True)
     assert spent[True] < 300 * 1.5 / SHARE
 
 
@@ -75,7 +82,7 @@ def test_every_place_is_looked_at_again_within_a_moment(steps: Any, queue: str, 
         if covered(cursor.ranges(["a", "b"], now), queue, where):
             seen = now
         # A claim from the front takes no longer here than any other.
-        cursor.claimed([(name, place(r, s)) for name, r, s in claimed], now, full=full)
+        cursor.claimed(furthest(claimed), now, full=full)
         assert now - seen <= FRESH + 0.2
 
 
@@ -86,7 +93,7 @@ def test_what_lies_behind_the_cursor_or_has_a_higher_priority_is_never_missed(
     cursor = Cursor()
     _ = cursor.ranges(["a"], 0.0)
     places = [place(*one) for one in claimed]
-    cursor.claimed([("a", one) for one in places], 0.001, full=True)
+    cursor.claimed({"a": max(places)}, 0.001, full=True)
     where = place(rank, second)
     if where >= max(places) or rank < max(places)[0]:
         assert covered(cursor.ranges(["a"], 0.002), "a", where)

@@ -27,7 +27,7 @@ class FailPoint:
         self._send = executor._send
         self._walk = executor._walk
         executor._send = self.send  # type: ignore[method-assign]
-        executor._walk = self.walk  # type: ignore[method-assign]
+        executor._walk = self.walk  # type: ignore[method-assign, assignment]
 
     def _tick(self, connection: Any) -> None:
         if self._counting and threading.get_ident() == self._thread:
@@ -42,9 +42,9 @@ class FailPoint:
         self._tick(connection)
         return self._send(connection, statement)
 
-    def walk(self, connection: Any, op: Any) -> Any:
+    def walk(self, connection: Any, op: Any, *more: Any) -> Any:
         """After a commit, before anybody has seen its answer."""
-        result = self._walk(connection, op)
+        result = self._walk(connection, op, *more)
         self._tick(connection)
         return result
 

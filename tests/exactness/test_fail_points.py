@@ -145,8 +145,8 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
             tick(connection)
             return send(connection, statement)  # type: ignore[arg-type]  # noqa: B023
 
-        def counted_walk(connection: object, op: object) -> object:
-            result = walk(connection, op)  # type: ignore[arg-type, var-annotated]  # noqa: B023
+        def counted_walk(connection: object, op: object, *more: object) -> object:
+            result = walk(connection, op, *more)  # type: ignore[arg-type, var-annotated]  # noqa: B023
             tick(connection)
             return result
 

@@ -16,7 +16,7 @@ CHUNK = 1000
 """Rows of one INSERT."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Order:
     """A job to insert and what it depends on: (id, whether that one may fail)."""
 
@@ -28,7 +28,8 @@ class Order:
     @property
     def id(self) -> str:
         """The id that the client made."""
-        return str(self.values["id"])
+        id_: str = self.values["id"]
+        return id_
 
 
 @operation(atomic=False, repeatable=True)
@@ -54,13 +55,13 @@ def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[d
         chunk = [order.values for order in orders[start : start + CHUNK]]
         for row in (yield from st.insert_many(chunk, always_tell=always_tell)):
             inserted[row.id] = row
-    missing = [order.id for order in orders if order.id not in inserted]
-    if missing:
+    if len(inserted) < len(orders):
+        missing = [order.id for order in orders if order.id not in inserted]
         # Their keys exist; or this is walked again after a lost connection, and they are our own rows.
         for row in (yield from st.inserted_before(*missing)):
             inserted[row.id] = row
     edges = [
-        (order.id, parent, allow) for order in orders if order.id in inserted for parent, allow in order.depends_on
+        (order.id, parent, allow) for order in orders for parent, allow in order.depends_on if order.id in inserted
     ]
     waiting: list[str] = []
     if edges:
@@ -77,6 +78,8 @@ def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[d
 
 def _check_dependencies(orders: Sequence[Order]) -> Steps[None]:
     wanted = {parent for order in orders for parent, _ in order.depends_on}
+    if not wanted:
+        return
     wanted -= {order.id for order in orders}
     if not wanted:
         return

@@ -1,16 +1,16 @@
 """Claiming: a batch of jobs in one statement, and one job by itself."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import zip_longest
 from typing import Any
 
 from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
-from pgwerk._core.operation import Rows, Statement
+from pgwerk._core.operation import Row, Rows, Statement
 from pgwerk._core.statements.columns import INSERTED, array
 
 
@@ -27,14 +27,32 @@ class Claimed:
     plain: bool
 
 
-@dataclass(slots=True)
 class Claim:
-    """What a claim brought. *denied*: the keys of groups that had members but no free permit."""
+    """What a claim brought, in the order it should run; read only as far as somebody asks."""
 
-    jobs: list[Claimed]
-    denied: list[str]
-    passed_over: int
-    """How many members were denied."""
+    def __init__(self, rows: Rows, order: Callable[[list[Row]], list[Row]] | None = None) -> None:
+        mine = sorted((row for row in rows if row[0] is not None), key=_place)
+        self.last: dict[str, Place] = {queue: _place(row) for queue, row in {row[2]: row for row in mine}.items()}
+        """The place of the last job of each queue."""
+        self.passed_over = len(rows) - len(mine)
+        """How many members of groups were denied."""
+        self.denied = sorted({row[1] for row in rows if row[0] is None}) if self.passed_over else []
+        """The keys of groups that had members but no free permit."""
+        self._rows = order(mine) if order is not None else mine
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def last_queue(self) -> str:
+        """The queue of the job that runs last."""
+        queue: str = self._rows[-1][2]
+        return queue
+
+    @cached_property
+    def jobs(self) -> list[Claimed]:
+        """The jobs."""
+        return [_read_claimed(row) for row in self._rows]
 
 
 _BEYOND = 2**31 - 1
@@ -163,7 +181,7 @@ def claim(where: Sequence[str | Range], count: int, worker: str, *, in_turns: bo
         "worker": worker,
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
-    read = partial(_read_in_turns, queues) if in_turns else _read_claim
+    read = partial(_read_in_turns, queues) if in_turns else Claim
     return Statement(_IN_TURNS if in_turns else _BY_PRIORITY, params, read)
 
 
@@ -202,30 +220,19 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
 
 
 def _read_in_turns(queues: Sequence[str], rows: Rows) -> Claim:
-    claim = _read_claim(rows)
-    lanes: dict[str, list[Claimed]] = {queue: [] for queue in queues}
-    for job in claim.jobs:
-        lanes[job.job.queue].append(job)
-    turns = zip_longest(*lanes.values())
-    return Claim([job for turn in turns for job in turn if job is not None], claim.denied, claim.passed_over)
+    return Claim(rows, partial(_one_of_each, queues))
 
 
-def _read_claim(rows: Rows) -> Claim:
-    jobs: list[Claimed] = []
-    denied: list[str] = []
+def _one_of_each(queues: Sequence[str], rows: list[Row]) -> list[Row]:
+    lanes: dict[str, list[Row]] = {queue: [] for queue in queues}
     for row in rows:
-        if row[0] is None:
-            denied.append(row[1])
-        else:
-            jobs.append(_read_claimed(row))
-    jobs.sort(key=place_of)
-    return Claim(jobs, sorted(set(denied)), len(denied))
+        lanes[row[2]].append(row)
+    return [row for turn in zip_longest(*lanes.values()) for row in turn if row is not None]
 
 
-def place_of(claimed: Claimed) -> Place:
+def _place(row: Row) -> Place:
     """Where a job stands in the order of its queue."""
-    job = claimed.job
-    return (-job.priority, job.scheduled_at, job.id)  # type: ignore[return-value]  # never null
+    return (-row[3], row[9], row[0])
 
 
 def _read_claimed(row: tuple[Any, ...]) -> Claimed:

@@ -85,10 +85,10 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
     """
     params: dict[str, Any] = {
-        "ids": array(report.job_id for report, _ in entries),
-        "claims": array(report.claim for report, _ in entries),
-        "began": array(report.began for report, _ in entries),
-        "ended": array(report.ended for report, _ in entries),
+        "ids": array([report.job_id for report, _ in entries]),
+        "claims": array([report.claim for report, _ in entries]),
+        "began": array([f"{report.began:.6f}" for report, _ in entries]),
+        "ended": array([f"{report.ended:.6f}" for report, _ in entries]),
         "worker": worker,
         "whole": whole,
     }

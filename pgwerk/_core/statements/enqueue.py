@@ -1,8 +1,8 @@
 """Inserting jobs, and telling idle workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from pgwerk._core.job import JobStatus
@@ -34,7 +34,10 @@ def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
 
 
 def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[Inserted]]:
-    """Insert jobs in one statement; rows come back for those that were inserted."""
+    """Insert jobs in one statement; what was inserted comes back.
+
+    Of jobs that may run at once: all of them or, when some were there before, nothing (see `inserted_before`).
+    """
     names = sorted({name for job in jobs for name in job})
     params: dict[str, Any] = {"tell": always_tell}
     kinds: list[tuple[str, str]] = []
@@ -45,7 +48,10 @@ def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[
         # At least one column has to say how many there are.
         params[names[0]] = [job.get(names[0]) for job in jobs]
         kinds[0] = (names[0], "list")
-    return Statement(_insert_many_sql(tuple(kinds)), params, _read_inserted)
+    read: Callable[[Rows], list[Inserted]] = _read_inserted
+    if _may_run_at_once(names):
+        read = partial(_read_all_inserted, [job["id"] for job in jobs])
+    return Statement(_insert_many_sql(tuple(kinds)), params, read)
 
 
 def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
@@ -62,6 +68,12 @@ def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
 
 def _read_inserted(rows: Rows) -> list[Inserted]:
     return [Inserted(row[0], JobStatus(row[1]), row[2], row[3]) for row in rows]
+
+
+def _read_all_inserted(ids: Sequence[str], rows: Rows) -> list[Inserted]:
+    """Read how many were inserted, and when; a row for each would say the same."""
+    how_many, now = rows[0][:2]
+    return [Inserted(id_, JobStatus.QUEUED, now, now) for id_ in ids] if how_many == len(ids) else []
 
 
 def inserted_before(*ids: str) -> Statement[list[Inserted]]:
@@ -137,6 +149,13 @@ def _insert_sql(names: tuple[str, ...]) -> str:
 
 
 _EXTRA = {"delay": "double precision", "at": "timestamptz", "waiting": "boolean"}
+_SCHEDULING = {*_EXTRA, "ttl"}
+"""Without any of these, a job may run at once, and until it does."""
+
+
+def _may_run_at_once(names: Collection[str]) -> bool:
+    """Whether jobs with these columns are all queued by their insertion, under ids that we know."""
+    return "id" in names and _SCHEDULING.isdisjoint(names)
 
 
 _DEFAULTS = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
@@ -159,6 +178,9 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
     if arrays:
         sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
     sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
+    answer = "n.id::text, n.status, n.scheduled_at, n.enqueued_at"
+    if _may_run_at_once(value):
+        answer = "count(*), min(n.enqueued_at)"
     return (
         f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
         f"    select {', '.join(columns.values())}\n"
@@ -173,14 +195,14 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
         "          where status = 'scheduled' having count(*) > 0) as t(message)\n"
         "    where %(tell)s or exists (select from {idle})\n"
         ")\n"
-        "select n.id::text, n.status, n.scheduled_at, n.enqueued_at, (select count(*) from told)\n"
+        f"select {answer}, (select count(*) from told)\n"
         "from new n"
     )
 
 
 def _computed(names: tuple[str, ...], value: dict[str, str]) -> dict[str, str]:
     """The columns that follow from delay, at, waiting and ttl; none for a plain job."""
-    if not {"delay", "at", "waiting", "ttl"} & set(names):
+    if not _SCHEDULING & set(names):
         return {}
     delay = f"coalesce({value['delay']}::double precision, 0)" if "delay" in names else "0"
     due = f"statement_timestamp() + {delay} * interval '1 second'"
