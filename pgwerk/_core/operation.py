@@ -43,6 +43,8 @@ class Statement(Generic[R]):
     params: Mapping[str, Any]
     read: Callable[[Rows], R]
     repeatable: bool = False
+    binary: bool = False
+    """Ask for the rows in binary: cheaper where there are many numbers and times, and the same values."""
 
     @property
     def atomic(self) -> bool:

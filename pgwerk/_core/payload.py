@@ -46,7 +46,18 @@ class JSONSerializer(Serializer):
 
     def loads(self, data: str | bytes) -> Any:
         """Decode JSON text."""
+        if isinstance(data, str):
+            # What Postgres prints has nothing around it: a third of the cost of loads().
+            try:
+                value, end = _READ(data)
+            except ValueError:
+                return json.loads(data)
+            if end == len(data):
+                return value
         return json.loads(data)
+
+
+_READ = json.JSONDecoder().raw_decode
 
 
 def _coerce(value: Any) -> Any:

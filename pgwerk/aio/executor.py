@@ -214,7 +214,7 @@ class Executor:
         cursor = AsyncCursor(connection, row_factory=tuple_row)
         read_json(cursor)
         text, params = self._render(statement)
-        return await cursor.execute(text, params)
+        return await cursor.execute(text, params, binary=statement.binary)
 
     @staticmethod
     async def _fetch(cursor: AsyncCursor[Any]) -> Rows:

@@ -207,7 +207,7 @@ class Executor:
         cursor = Cursor(connection, row_factory=tuple_row)
         read_json(cursor)
         text, params = self._render(statement)
-        return cursor.execute(text, params)
+        return cursor.execute(text, params, binary=statement.binary)
 
     @staticmethod
     def _fetch(cursor: Cursor[Any]) -> Rows:

@@ -218,8 +218,9 @@ class Coordinator:
         if deadline is not None:
             moments.append(deadline)
         self._wakeup.prepare()
-        # What is over by now does not wake us any more.
-        if self._crew.wake_at(plan.gather or 1) or self._stops_seen < self._stops:
+        # Whatever happened by now does not wake us any more.
+        enough, broke = self._crew.wake_at(plan.gather or 1), self._crew.broken is not None and self._stops < 2
+        if enough or broke or self._stops_seen < self._stops:
             return
         ready = self._wakeup.wait(min(moments) - now, self._hearing.fileno(), self.listen_to)
         if self._hearing.fileno() in ready:

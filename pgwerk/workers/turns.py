@@ -51,8 +51,11 @@ class Turns:
         self._dozing: bool | None = None
         """Whether producers think that this worker sleeps; None when that is not known."""
         self._cursor = Cursor()
+        self._in_turns = strategy is not DequeueStrategy.Priority
         self._first = 0
         """The queue whose turn it is."""
+        self._sources = len(identity.queues)
+        """How many queues had jobs for us the last time."""
         self.settled = 0
         """How many outcomes were written."""
         self.failed = 0
@@ -79,7 +82,8 @@ class Turns:
             worker=self._identity.id,
             queues=self._cursor.ranges(self._queues(), monotonic()) if count else (),
             count=count,
-            in_turns=self._strategy is not DequeueStrategy.Priority,
+            in_turns=self._in_turns,
+            each=-(-count // self._sources) if self._in_turns else None,
             closing=entries,
             retiring=self.ledger.retiring,
             parents=self._parents,
@@ -130,9 +134,9 @@ class Turns:
     @staticmethod
     def _plain_verdicts(finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
         """The verdicts of jobs whose end is one row and one execution."""
-        now = monotonic()
+        now, draw = monotonic(), random.random
         return [
-            (_report(one, now), decide(one.claimed.job, one.outcome, random.random()))
+            (_report(one, now), decide(one.claimed.job, one.outcome, draw()))
             for one in finished
             if one.claimed.plain and not isinstance(one.outcome, Aborted)
         ]
@@ -150,9 +154,11 @@ class Turns:
         if claim is None:
             return
         now, got = monotonic(), len(claim)
-        full = got + claim.passed_over >= asked
+        full = claim.curbed or got + claim.passed_over >= asked
         # Behind a cursor, less than asked says nothing about what is in front of it.
-        self._agenda.claimed(asked if self._cursor.whole else got, got, now, denied=claim.passed_over)
+        asked = got if claim.curbed or not self._cursor.whole else asked
+        self._agenda.claimed(asked, got, now, denied=claim.passed_over)
+        self._sources = len(claim.last) or len(self._identity.queues)
         self._cursor.claimed(claim.last, now, full=full)
         self._keys.update(claim.denied)
         if got:

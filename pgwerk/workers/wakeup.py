@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 
-
 LONGEST = 86400.0
 """Seconds; poll() counts in an int of milliseconds."""
 

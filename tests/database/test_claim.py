@@ -70,6 +70,28 @@ def test_in_turns_each_queue_keeps_its_own_order(desk: Desk) -> None:
     assert ids(desk.claim(3, "a", "b", in_turns=True)) in ([high, other, low], [other, high, low])
 
 
+def test_in_turns_no_queue_gives_more_than_its_share_and_the_claim_says_that_there_may_be_more(desk: Desk) -> None:
+    many = [desk.put(queue="many") for _ in range(5)]
+    few = [desk.put(queue="few") for _ in range(1)]
+    first = desk.run(claims.claim(("many", "few"), 4, WORKER, in_turns=True, each=2))
+    assert ids(first.jobs) == [many[0], few[0], many[1]]
+    assert first.curbed
+    second = desk.run(claims.claim(("many", "few"), 4, WORKER, in_turns=True, each=4))
+    assert ids(second.jobs) == many[2:]
+    assert not second.curbed
+
+
+def test_members_that_were_denied_may_have_hidden_more(desk: Desk) -> None:
+    for _ in range(3):
+        desk.put(queue="a", group="g")
+    claim = desk.run(claims.claim(("a", "b"), 4, WORKER, in_turns=True, each=2))
+    assert (len(claim), claim.passed_over, claim.curbed) == (1, 1, True)
+    again = desk.run(claims.claim(("a", "b"), 4, WORKER, in_turns=True, each=2))
+    assert (len(again), again.passed_over) == (0, 1)
+    last = desk.run(claims.claim(("a", "b"), 4, WORKER, in_turns=True, each=2))
+    assert (len(last), last.curbed) == (0, False)
+
+
 @pytest.mark.parametrize("in_turns", [False, True])
 def test_the_limit_holds_over_many_queues(desk: Desk, in_turns: bool) -> None:
     queues = [f"q{n}" for n in range(8)]

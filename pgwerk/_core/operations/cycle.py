@@ -20,6 +20,8 @@ class Turn:
     queues: Sequence[str | Range]
     count: int = 0
     in_turns: bool = False
+    each: int | None = None
+    """At most so many of any queue, when in turns."""
     closing: Sequence[tuple[Report, Verdict]] = ()
     retiring: Sequence[int] = ()
     """Claims that are settled completely."""
@@ -58,7 +60,7 @@ def turn(ask: Turn) -> Steps[Answer]:
         change = workers.doze if ask.dozing else workers.rouse
         asked.append(("dozing", change(ask.worker)))
     if ask.count:
-        asked.append(("claim", claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns)))
+        asked.append(("claim", claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns, each=ask.each)))
     replies = yield from together(*(statement for _, statement in asked))
     by_name = dict(zip((name for name, _ in asked), replies, strict=True))
     return Answer(

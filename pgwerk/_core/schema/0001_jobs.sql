@@ -8,43 +8,48 @@ create table {versions} (
 );
 
 create table {jobs} (
+    -- First what never is null and has one width, then what indexes mention: each update looks at all of these, and
+    -- finds a column by walking over those before it.
+
     -- UUIDv7: clients make their own, this default serves an INSERT from psql or from another language.
     id uuid not null
         default (overlay(overlay(gen_random_uuid()::text placing '7' from 15)
             placing regexp_replace(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0'),
                                    '^(.{8})(.{4})$', '\1-\2')
             from 1 for 13))::uuid,
-    key text,
-    function text not null,
-    queue text not null default 'default',
-    status text not null default 'queued',
-    priority smallint not null default 0,
+    scheduled_at timestamptz not null default statement_timestamp(),
+    enqueued_at timestamptz not null default statement_timestamp(),
     attempts integer not null default 0,
     max_attempts integer not null default 1,
-
+    priority smallint not null default 0,
     -- A member of a full group waits outside the claim index until a permit is free.
     blocked boolean not null default false,
+    -- Somebody waits for the end of this job: the settle tells them.
+    awaited boolean not null default false,
+
+    queue text not null default 'default',
+    status text not null default 'queued',
     -- Which index holds the row; no index mentions the status itself. Claiming leaves it as it was, so that a claim is
     -- a heap-only update that writes no index; only the settle takes the row out of the claim's way.
     lane text not null generated always as (
         case
-            when status in ('queued', 'active', 'aborting') then case when blocked then 'blocked' else 'ready' end
+            when status in ('active', 'queued', 'aborting') then case when blocked then 'blocked' else 'ready' end
             when status in ('failed', 'aborted') then 'failed'
             else status
         end) stored,
-    -- Somebody waits for the end of this job: the settle tells them.
-    awaited boolean not null default false,
+    key text,
+    group_key text,
+    callback_of uuid,
+    expires_at timestamptz,
 
     -- The fence: the batch that this job was claimed in. Never the same twice for a job; kept after the settle.
     claim_id bigint,
     worker_id uuid,
-    scheduled_at timestamptz not null default statement_timestamp(),
-    enqueued_at timestamptz not null default statement_timestamp(),
     started_at timestamptz,
     completed_at timestamptz,
     touched_at timestamptz,
-    expires_at timestamptz,
 
+    function text not null,
     payload jsonb,
     result jsonb,
     error text,
@@ -53,7 +58,6 @@ create table {jobs} (
 
     timeout_secs double precision,
     heartbeat_secs double precision,
-    group_key text,
     group_limit integer,
     ttl double precision,
     result_ttl double precision,
@@ -67,7 +71,6 @@ create table {jobs} (
     on_failure_timeout double precision,
     on_stopped text,
     on_stopped_timeout double precision,
-    callback_of uuid,
     callback_kind text,
     wait_delay double precision,
     repeat_remaining integer,
@@ -77,7 +80,7 @@ create table {jobs} (
 
     constraint [jobs_pkey] primary key (id),
     constraint [jobs_status] check (status in
-        ('scheduled', 'queued', 'waiting', 'active', 'aborting', 'complete', 'failed', 'aborted')),
+        ('active', 'complete', 'queued', 'scheduled', 'waiting', 'aborting', 'failed', 'aborted')),
     constraint [jobs_failure_mode] check (failure_mode in ('hold', 'delete')),
     -- What would make a claim, a release or a recovery of many jobs fail because of one.
     constraint [jobs_sane] check (

@@ -1,6 +1,7 @@
 """Claiming: a batch of jobs in one statement, and one job by itself."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,9 @@ class Claimed:
 class Claim:
     """What a claim brought, in the order it should run; read only as far as somebody asks."""
 
-    def __init__(self, rows: Rows, order: Callable[[list[Row]], list[Row]] | None = None) -> None:
+    def __init__(
+        self, rows: Rows, each: int | None = None, order: Callable[[list[Row]], list[Row]] | None = None
+    ) -> None:
         mine = sorted((row for row in rows if row[0] is not None), key=_place)
         self.last: dict[str, Place] = {queue: _place(row) for queue, row in {row[2]: row for row in mine}.items()}
         """The place of the last job of each queue."""
@@ -38,6 +41,10 @@ class Claim:
         """How many members of groups were denied."""
         self.denied = sorted({row[1] for row in rows if row[0] is None}) if self.passed_over else []
         """The keys of groups that had members but no free permit."""
+        # Members that were denied are of unknown queues.
+        counts = Counter(row[2] for row in mine) if each is not None else Counter[str]()
+        self.curbed = each is not None and (bool(self.passed_over) or max(counts.values(), default=0) >= each)
+        """Whether there may be more in a queue that had to leave room for others."""
         self._rows = order(mine) if order is not None else mine
 
     def __len__(self) -> int:
@@ -60,8 +67,10 @@ _FRONT: Place = (-_BEYOND, datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-00
 
 _ORDER = "(-priority::integer), scheduled_at, id"
 
+# Out of the row itself, not out of a copy of all its columns.
 _CLAIMED_LIST = """
-select j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text,
+    returning
+       j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text as payload,
        j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
        case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.result_ttl, j.failure_ttl,
                      j.retry_intervals, j.no_retry, j.on_success, j.on_failure, j.on_stopped,
@@ -69,7 +78,7 @@ select j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, 
                  and j.failure_mode = 'hold'
             then null
             else (to_jsonb(j) - '{payload,result,error}'::text[])::text
-       end
+       end as extras
 """
 
 _CLAIM = """
@@ -90,7 +99,7 @@ with picked as materialized (
           and j.scheduled_at <= now()
           and (j.expires_at is null or j.expires_at > now())
         order by (-j.priority::integer), j.scheduled_at, j.id
-        limit %(count)s
+        limit %(each)s
         for update skip locked  -- another claim's rows are passed over, never waited for
     ) ready
     where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
@@ -140,9 +149,9 @@ with picked as materialized (
     from claim
     where j.id = any (array(select id from taken))
       and j.status = 'queued'
-    returning j.*
+    ${claimed}
 )
-${claimed}from claimed j
+select * from claimed
 union all
 select null, group_key, null, null, null, null, null, null, null, null, null, null, null from denied
 """
@@ -162,11 +171,13 @@ _SPECIAL = (
 """A job with one of these ends in a transaction of several statements."""
 
 
-def claim(where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False) -> Statement[Claim]:
+def claim(
+    where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False, each: int | None = None
+) -> Statement[Claim]:
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
     *where*: queues, or parts of them. By priority over all of them; or *in_turns*, one of each queue after the
-    other, in the order given.
+    other, in the order given, and at most *each* of any: what is looked at is locked, though not all of it taken.
     """
     ranges = [one if isinstance(one, Range) else Range(one, place) for place, one in enumerate(where)]
     firsts = [one.first or _FRONT for one in ranges]
@@ -178,11 +189,12 @@ def claim(where: Sequence[str | Range], count: int, worker: str, *, in_turns: bo
         "ids": array(id_ for _, _, id_ in firsts),
         "belows": [_BEYOND if one.below is None else one.below for one in ranges],
         "count": count,
+        "each": count if each is None else each,
         "worker": worker,
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
-    read = partial(_read_in_turns, queues) if in_turns else Claim
-    return Statement(_IN_TURNS if in_turns else _BY_PRIORITY, params, read)
+    read = partial(_read_in_turns, queues, each) if in_turns else Claim
+    return Statement(_IN_TURNS if in_turns else _BY_PRIORITY, params, read, binary=True)
 
 
 def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
@@ -209,18 +221,17 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
             from claim
             where j.id = %(id)s
               and j.status in ('queued', 'scheduled')
-            returning j.*
+            {_CLAIMED_LIST}
         )
-        {_CLAIMED_LIST}
-        from claimed j
+        select * from claimed
         """,
         {"worker": worker, "id": job_id},
         read,
     )
 
 
-def _read_in_turns(queues: Sequence[str], rows: Rows) -> Claim:
-    return Claim(rows, partial(_one_of_each, queues))
+def _read_in_turns(queues: Sequence[str], each: int | None, rows: Rows) -> Claim:
+    return Claim(rows, each, partial(_one_of_each, queues))
 
 
 def _one_of_each(queues: Sequence[str], rows: list[Row]) -> list[Row]:

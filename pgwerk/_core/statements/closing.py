@@ -1,10 +1,11 @@
 """Statements about running jobs, each fenced by the claim: closing a batch of attempts, renewing, finding strays."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pgwerk._core.lifecycle import DONE, Verdict
-from pgwerk._core.operation import Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.outcome import Report
 from pgwerk._core.statements.columns import array
 
@@ -71,7 +72,10 @@ ${verdicts}
         group by queue
     ) t(channel, message)
 )
-select c.id::text, (select count(*) from told) from closed c
+-- Most often that is all of them, and to say so is enough.
+select case when count(*) = %(count)s then null else coalesce(array_agg(c.id)::text[], '{}') end,
+       (select count(*) from told)
+from closed c
 """
 
 
@@ -84,8 +88,11 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
 
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
     """
+    ids = [report.job_id for report, _ in entries]
+    read = partial(_read_closed, ids)
     params: dict[str, Any] = {
-        "ids": array([report.job_id for report, _ in entries]),
+        "ids": array(ids),
+        "count": len(ids),
         "claims": array([report.claim for report, _ in entries]),
         "began": array([f"{report.began:.6f}" for report, _ in entries]),
         "ended": array([f"{report.ended:.6f}" for report, _ in entries]),
@@ -93,7 +100,7 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
         "whole": whole,
     }
     if all(verdict is DONE for _, verdict in entries):
-        return Statement(_CLOSE_DONE, params, column, repeatable=True)
+        return Statement(_CLOSE_DONE, params, read, repeatable=True)
     params["results"] = [verdict.result for _, verdict in entries]
     verdicts = [verdict for _, verdict in entries]
     params |= {
@@ -104,7 +111,12 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
         "uncounts": [verdict.uncount for verdict in verdicts],
         "keeps": [verdict.keep for verdict in verdicts],
     }
-    return Statement(_CLOSE_ANY, params, column, repeatable=True)
+    return Statement(_CLOSE_ANY, params, read, repeatable=True)
+
+
+def _read_closed(ids: list[str], rows: Rows) -> list[str]:
+    closed: list[str] | None = rows[0][0]
+    return ids if closed is None else closed
 
 
 def retire(claims: Sequence[int]) -> Statement[None]:
