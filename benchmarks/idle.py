@@ -8,7 +8,8 @@ from benchmarks.scenario import Size, markdown, say, target
 from benchmarks.server_cost import cost
 
 COLUMNS = (
-    "worker", "transactions/s", "CPU %", "server CPU %", "processes", "resident MB each", "PSS MB each", "PSS MB in all"
+    "worker", "transactions/s each", "CPU %", "server CPU %", "processes",
+    "resident MB each", "PSS MB each", "PSS MB in all",
 )  # fmt: skip
 SETTLE = 12.0
 """Seconds until what a worker did at its start is counted: an idle backend reports its statistics after ten."""
@@ -18,7 +19,7 @@ MOST_CPU = 1.0
 
 
 def run(dsn: str, size: Size) -> None:
-    seconds, settle = float(size.pick(30, 5)), QUICK_SETTLE if size.quick else SETTLE
+    seconds, settle = float(size.pick(60, 5)), QUICK_SETTLE if size.quick else SETTLE
     shown: list[tuple[object, ...]] = []
     queries, busy = [0.0], [0.0]
     with Installation(dsn) as at:
@@ -52,7 +53,17 @@ def _measured(
     resident = ", ".join(f"{one[0]:.0f}" for one in memory)
     shares = ", ".join(f"{one[1]:.0f}" for one in memory)
     total = sum(one[1] for one in memory)
-    return kind.name, max(0.0, rate - own), spent / elapsed * 100, server, len(memory), resident, shares, total
+    workers = int(kind.settings.get("processes", 1)) if kind.type == "Worker" else 1
+    return (
+        kind.name,
+        max(0.0, rate - own) / workers,
+        spent / elapsed * 100,
+        server,
+        len(memory),
+        resident,
+        shares,
+        total,
+    )
 
 
 def _watched(at: Installation, seconds: float) -> tuple[float, float, float]:

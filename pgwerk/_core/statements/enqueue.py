@@ -125,14 +125,13 @@ def tell_waiting(ids: Sequence[str]) -> Statement[None]:
 # The texts are made from constants; one per shape of job that an application uses. --------------------
 
 _TELL_ONE = """
-    select n.id::text, n.status, n.scheduled_at, n.enqueued_at,
-           case when %(tell)s or exists (select from {idle}) then
-               case n.status
-                   when 'queued' then pg_notify({wake}, 'q' || n.queue)
-                   when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from n.scheduled_at - n.enqueued_at))
-               end
-           end
-    from new n
+    returning id::text, status, scheduled_at, enqueued_at,
+              case when %(tell)s or exists (select from {idle}) then
+                  case status
+                      when 'queued' then pg_notify({wake}, 'q' || queue)
+                      when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from scheduled_at - enqueued_at))
+                  end
+              end
 """
 
 
@@ -141,10 +140,9 @@ def _insert_sql(names: tuple[str, ...]) -> str:
     columns = {name: f"%({name})s::{INSERTED[name]}" for name in names if name in INSERTED}
     columns |= _computed(names, {name: f"%({name})s" for name in names})
     return (
-        f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
+        f"    insert into {{jobs}} ({', '.join(columns)})\n"
         f"    values ({', '.join(columns.values())})\n"
-        "    on conflict do nothing\n"
-        "    returning id, status, queue, scheduled_at, enqueued_at\n)" + _TELL_ONE
+        "    on conflict do nothing" + _TELL_ONE
     )
 
 
