@@ -42,6 +42,8 @@ class Turns:
         self.ledger = Ledger()
         self.unsettled: list[Finished] = []
         """Runs that are over and not written; see `over`."""
+        self._refused = False
+        """Whether the last turn had outcomes to write, and failed."""
         self._fresh: Claim | None = None
         """What was claimed last, before `begin`."""
         self._parents: list[str] = []
@@ -76,6 +78,13 @@ class Turns:
 
     def take(self, count: int, *, doze: bool) -> bool:
         """Write what ended and claim *count* jobs, which `begin` starts; False when there was nothing to ask for."""
+        # While Postgres refuses what ended, nothing more is run that could not be written either.
+        claimable, self._refused = 0 if self._refused else count, bool(self.unsettled)
+        taken = self._take(claimable, doze=doze)
+        self._refused = False
+        return taken
+
+    def _take(self, count: int, *, doze: bool) -> bool:
         finished, self.unsettled = self.unsettled, []
         entries = self._plain_verdicts(finished)
         ask = Turn(

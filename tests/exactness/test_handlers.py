@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,24 @@ def test_an_outcome_that_the_database_refuses_for_a_while_is_written_later(
         notes.wait(f"callback complete {special.id}")
     assert notes.count("start plain") == 1
     outside.nothing_is_left_behind()
+
+
+@pytest.mark.parametrize("options", [{}, {"_on_success": handlers.on_end}], ids=["plain", "special"])
+def test_a_worker_that_can_write_nothing_does_not_run_one_job_after_the_other(
+    app: Werk, notes: Notes, outside: Outside, options: dict[str, Any]
+) -> None:
+    with thread_worker(app, concurrency=2, heartbeat_interval=60):
+        first = enqueued(app.enqueue(handlers.until_noted, "first", "go", **options))
+        notes.wait("start first")
+        with refusing(app, outside, "disk_full"):
+            jobs = [enqueued(app.enqueue(handlers.noted, f"next {n}", **options)) for n in range(40)]
+            handlers.note("go")
+            eventually(lambda: outside.one(f"select last_value from {_beside(app, 'refused')}") >= 6)
+            ran = [note for note in notes.all() if note.startswith("next")]
+            assert len(ran) <= 4, "what had been claimed by then, and no more"
+        for job in (first, *jobs):
+            expect(app, job, JobStatus.COMPLETE, attempts=1)
+    assert notes.count("next 0") == 1
 
 
 @pytest.mark.slow
