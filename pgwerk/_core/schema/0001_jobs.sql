@@ -115,7 +115,13 @@ create table {claims} (
     job_ids uuid[] not null,
     claimed_at timestamptz not null default now(),
     constraint [claims_pkey] primary key (id)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (
+    -- The ids of a large batch fill a page, and stay in it: they live for a moment, and compressing them costs more.
+    toast_tuple_target = 8160,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0
+);
 
 create table {executions} (
     id bigint generated always as identity,
