@@ -1,8 +1,11 @@
 """Ending a worker's process, or its connection, before any statement and after any commit that it makes."""
 
+import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -74,3 +77,19 @@ def burst_with(dsn: str, schema: str, at: int, strike: Callable[[Any], None], wo
     finally:
         app.close()
     return point.reached >= at
+
+
+def killed_at(dsn: str, schema: str, at: int, worker_id: str) -> int:
+    """Run a burst that is killed at *at*, in a fresh process; how that ended.
+
+    Not in a fork of the tests' own process, some thread of which may just hold a lock of OpenSSL's.
+    """
+    words = [dsn, schema, str(at), worker_id]
+    return subprocess.run(
+        [sys.executable, "-m", "tests.exactness.failpoints", *words], timeout=120, check=False
+    ).returncode
+
+
+if __name__ == "__main__":
+    logging.getLogger("pgwerk").setLevel(logging.CRITICAL)
+    burst_with(sys.argv[1], sys.argv[2], int(sys.argv[3]), kill, sys.argv[4])

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,10 @@ def in_a_fork(work: Callable[[], Any]) -> int:
             random.seed()
             work()
             code = 0
+        except BaseException:
+            # Otherwise nobody would ever know.
+            os.write(2, traceback.format_exc().encode())
+            raise
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -13,8 +13,8 @@ from pgwerk import JobStatus, Repeat, Retry, Werk
 from pgwerk._clock import new_id
 from pgwerk._core.procedures.sweep import recover_dead
 from tests.exactness import handlers
-from tests.exactness.failpoints import burst_with, cut, kill
-from tests.exactness.helpers import Outside, enqueued, in_a_fork
+from tests.exactness.failpoints import burst_with, cut, killed_at
+from tests.exactness.helpers import Outside, enqueued
 from tests.fixtures.workers import Notes, burst
 
 MOST = 400
@@ -98,7 +98,7 @@ def test_a_worker_killed_before_any_statement_and_after_any_commit_loses_and_dou
         story = Story(app, notes, outside)
         worker_id = new_id()
         app.disconnect()
-        code = in_a_fork(lambda: burst_with(dsn, schema, at, kill, worker_id))  # noqa: B023  # called at once
+        code = killed_at(dsn, schema, at, worker_id)
         assert code in (0, -9)
         app.executor.perform(recover_dead(worker_id, "killed by the test"))
         burst(app, concurrency=2)
