@@ -11,7 +11,7 @@ from pgwerk._core import registry
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.ordering import class_name
-from pgwerk._core.outcome import Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut
+from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut
 from pgwerk._core.payload import Serializer, decode, encode, storable_text
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import INTERRUPTIONS, Run
@@ -77,8 +77,7 @@ class Handlers:
     def prepare(self, run: Run) -> Call:
         """Find the handler of a claimed job and decode its arguments; raises what is wrong with them."""
         claimed = run.claimed
-        job = claimed.job
-        func = registry.resolve(job.function)
+        func = registry.resolve(claimed.function)
         payload = decode(self.serializer, claimed.payload) if claimed.payload else {}
         if not isinstance(payload, dict):
             raise SerializationError('the payload is not {"args": […], "kwargs": {…}}')
@@ -87,7 +86,7 @@ class Handlers:
         context: Context | None = None
         wants = registry.wants_context(func)
         if wants or self.hooks:
-            job.payload = payload
+            claimed.job.payload = payload
             context = self.context(run)
         if wants:
             args = [context, *args]
@@ -113,8 +112,8 @@ class Handlers:
     def success(self, run: Run, result: Any) -> Outcome:
         """The outcome of a handler that returned; raises SerializationError for what cannot be stored."""
         if result is None:
-            return Succeeded()
-        return Succeeded(encode(self.serializer, result, f"the result of {run.claimed.job.function}"))
+            return SUCCEEDED
+        return Succeeded(encode(self.serializer, result, f"the result of {run.claimed.function}"))
 
 
 def failure(run: Run, error: BaseException) -> Outcome:
@@ -128,7 +127,7 @@ def interrupted_outcome(reason: type[BaseException], claimed: Claimed, error: Ba
     """The outcome of a run that was interrupted for *reason*; *error* shows where it was."""
     where = f"\n{storable_text(_traceback(error))}" if error is not None and error.__traceback__ is not None else ""
     if reason is JobTimeout:
-        return TimedOut(f"timed out after {claimed.job.timeout_secs:g} s{where}")
+        return TimedOut(f"timed out after {claimed.timeout_secs:g} s{where}")
     if reason is JobAborted:
         return Aborted()
     assert reason is WorkerShutdown

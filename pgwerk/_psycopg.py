@@ -5,9 +5,11 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
+from psycopg.adapt import Buffer, Dumper
 from psycopg.types.json import JsonbLoader
 
 from pgwerk._core.operation import Statement
+from pgwerk._core.statements.arrays import Packed
 from pgwerk._names import Names
 from pgwerk.errors import (
     ConfigError,
@@ -132,6 +134,19 @@ def read_json(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
 
 
 _JSONB = psycopg.adapters.types["jsonb"].oid
+
+
+class _PackedDumper(Dumper):
+    """Sends what is packed as it is; its type is that of the cast around the parameter."""
+
+    format = pq.Format.BINARY
+
+    def dump(self, obj: Packed) -> Buffer:
+        return obj
+
+
+# For all connections that are made from here on; nobody else's values are of this class.
+psycopg.adapters.register_dumper(Packed, _PackedDumper)
 
 
 def all_in_use(size: int, where: str) -> str:

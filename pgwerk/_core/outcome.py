@@ -11,6 +11,10 @@ class Succeeded:
     result: str | None = None
 
 
+SUCCEEDED = Succeeded()
+"""What happens to most jobs: there is no need for one each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The handler raised, or could not be called. *final*: trying again makes no sense."""

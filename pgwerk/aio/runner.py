@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
+from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers import Call, Handlers, failure, hook_failed
@@ -77,10 +78,11 @@ class LoopRunner(Handlers):
 
     async def _call(self, run: TaskRun) -> Any:
         call = self.prepare(run)
-        if run.claimed.job.callback_of is not None:
-            call.about(await self.load_job(run.claimed.job.callback_of))
-        if self.hooks:
-            return await self._hooked(run, call)
+        ended = run.claimed.callback_of
+        if ended is not None:
+            call.about(await self.load_job(ended))
+        if call.context is not None and self.hooks:
+            return await self._hooked(run, call, call.context)
         return await self._finish(run, call)
 
     async def _finish(self, run: TaskRun, call: Call) -> Any:
@@ -100,9 +102,7 @@ class LoopRunner(Handlers):
             raise error
         return value
 
-    async def _hooked(self, run: TaskRun, call: Call) -> Any:
-        context = call.context
-        assert context is not None
+    async def _hooked(self, run: TaskRun, call: Call, context: Context) -> Any:
         try:
             for hook in self.hooks.before:
                 await _awaited(hook(context))

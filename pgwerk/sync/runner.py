@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers import Call, Handlers, failure, hook_failed
-from pgwerk._runs import INTERRUPTIONS, Run, current_run, set_current_run
+from pgwerk._runs import INTERRUPTIONS, Run, set_current_run
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -26,15 +27,11 @@ class Runner(Handlers):
 
     def run(self, run: Run) -> Outcome:
         """Run the handler of a claimed job and say what happened."""
-        outer = current_run()  # a job that runs another in place
-        set_current_run(run)
-        try:
-            outcome = contextvars.copy_context().run(self._guarded, run)
-        finally:
-            set_current_run(outer)
-        return outcome
+        # A context of its own: what a handler sets there, and which run is the current one, ends with it.
+        return contextvars.copy_context().run(self._guarded, run)
 
     def _guarded(self, run: Run) -> Outcome:
+        set_current_run(run)
         # The second try is for an interruption that arrives between the handler's end and close().
         outcome: Outcome | None = None
         try:
@@ -51,16 +48,14 @@ class Runner(Handlers):
 
     def _call(self, run: Run) -> Any:
         call = self.prepare(run)
-        if run.claimed.job.callback_of is not None:
-            call.about(self.load_job(run.claimed.job.callback_of))
-        if self.hooks:
-            return self._hooked(call)
-        result = call.func(*call.args, **call.kwargs)
-        return run_coroutine(result) if inspect.iscoroutine(result) else result
+        ended = run.claimed.callback_of
+        if ended is not None:
+            call.about(self.load_job(ended))
+        if call.context is not None and self.hooks:
+            return self._hooked(call, call.context)
+        return finish(call.func(*call.args, **call.kwargs))
 
-    def _hooked(self, call: Call) -> Any:
-        context = call.context
-        assert context is not None
+    def _hooked(self, call: Call, context: Context) -> Any:
         try:
             for hook in self.hooks.before:
                 _ = finish(hook(context))
@@ -114,4 +109,4 @@ def close_loop() -> None:
 
 def finish(value: Any) -> Any:
     """Run *value* to its end if it is a coroutine, else return it."""
-    return run_coroutine(value) if inspect.iscoroutine(value) else value
+    return run_coroutine(value) if value is not None and inspect.iscoroutine(value) else value

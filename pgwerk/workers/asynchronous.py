@@ -81,11 +81,11 @@ class AsyncWorker(CrewWorker):
         """Store the progress of a running job, soon."""
         if self._writer is not None:
             stored = self._writer.submit(super().report_progress, claimed, fraction, message)
-            self._reports[claimed.job.id] = stored
+            self._reports[claimed.id] = stored
 
     async def _progress_stored(self, run: Run) -> None:
         """Wait until the last progress of a run is stored: after its end nothing more can be."""
-        stored = self._reports.pop(run.claimed.job.id, None)
+        stored = self._reports.pop(run.claimed.id, None)
         if stored is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wrap_future(stored)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pgwerk._core import backoff
 from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
-from pgwerk._core.job import DequeueStrategy, Job
+from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
 from pgwerk._core.statements import closing, workers
@@ -242,8 +242,8 @@ class Coordinator:
         self._crew.interrupt(JobAborted, wanted)
         waiting = self._crew.take_back()
         now = monotonic()
-        self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.job.id in wanted])
-        self._crew.submit([one for one in waiting if one.job.id not in wanted])
+        self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.id in wanted])
+        self._crew.submit([one for one in waiting if one.id not in wanted])
 
     def beaten(self, idle: bool) -> None:  # what the database says
         """Take note of whether producers think that this worker sleeps, and see to it that it hears them."""
@@ -258,25 +258,25 @@ class Coordinator:
         Only what is missing at two looks in a row: a job is on its way from the queue to a thread for an instant.
         """
         self._collect()
-        missing = [] if self._crew.waiting else self.turns.missing(run.claimed.job.id for run in self._crew.running())
-        lost = [one for one in missing if one.job.id in self._missing]
-        self._missing = {one.job.id for one in missing}
+        missing = [] if self._crew.waiting else self.turns.missing(run.claimed.id for run in self._crew.running())
+        lost = [one for one in missing if one.id in self._missing]
+        self._missing = {one.id for one in missing}
         now = monotonic()
         for one in lost:
-            logger.error("job %s (%s) got lost inside this worker: it is given back", one.job.id, one.job.function)
+            logger.error("job %s (%s) got lost inside this worker: it is given back", one.id, one.function)
         self.turns.over([Finished(one, Interrupted(), now, now) for one in lost])
 
     @property
-    def held(self) -> list[Job]:
+    def held(self) -> list[Claimed]:
         """The jobs that are ours."""
-        return self.turns.ledger.jobs
+        return self.turns.ledger.held
 
     def _begin(self, claimed: Sequence[Claimed]) -> None:
         """Hand jobs that were claimed to the crew."""
         now = monotonic()
         for one in claimed:
-            if one.job.heartbeat_secs is not None:
-                self._duties.touch_within(one.job.heartbeat_secs, now)
+            if one.heartbeat_secs is not None:
+                self._duties.touch_within(one.heartbeat_secs, now)
         # Before a thread has it: the handler may be the last thing that this process does for a while.
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         self._crew.submit(claimed)

@@ -97,7 +97,7 @@ class Crew(ABC):
         """Interrupt running handlers; all without *ids*."""
         wanted = None if ids is None else set(ids)
         for run in self.running():
-            if wanted is None or run.claimed.job.id in wanted:
+            if wanted is None or run.claimed.id in wanted:
                 run.interrupt(reason)
 
     def enforce(self, now: float) -> None:
@@ -139,5 +139,5 @@ class Crew(ABC):
 
 def deadline_of(claimed: Claimed, started: float) -> float | None:
     """When a job that starts now is out of time."""
-    timeout = claimed.job.timeout_secs
+    timeout = claimed.timeout_secs
     return None if timeout is None else started + timeout

@@ -195,6 +195,6 @@ class CrewWorker(BaseWorker):
         """Store the progress of a running job."""
         value = encode_meta({"fraction": fraction, "message": message})
         try:
-            _ = self.werk.executor.run(closing.progress(claimed.job.id, claimed.claim, value))
+            _ = self.werk.executor.run(closing.progress(claimed.id, claimed.claim, value))
         except WerkError as error:
-            logger.warning("the progress of job %s was not stored: %s", claimed.job.id, error)
+            logger.warning("the progress of job %s was not stored: %s", claimed.id, error)

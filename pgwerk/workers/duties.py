@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from pgwerk._core.agenda import Agenda, Duty
-from pgwerk._core.job import Job
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
+from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import monotonic
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.session import Session
@@ -30,7 +30,7 @@ class Coordinator(Protocol):
     vitals: Vitals
 
     @property
-    def held(self) -> list[Job]:
+    def held(self) -> list[Claimed]:
         """The jobs that are ours."""
         ...
 
@@ -143,7 +143,7 @@ class Duties:
         self._coordinator.agenda.notified()
 
     def _aborts(self) -> None:
-        held = [job.id for job in self._coordinator.held]
+        held = [one.id for one in self._coordinator.held]
         if held:
             wanted = self._coordinator.session.run(closing.aborting(held))
             if wanted:
@@ -178,10 +178,10 @@ class Duties:
         if now < self.touch_at:
             return
         self.touch_at = math.inf
-        beating = [job for job in self._coordinator.held if job.heartbeat_secs is not None]
+        beating = [one for one in self._coordinator.held if one.heartbeat_secs is not None]
         if beating:
-            _ = self._coordinator.session.run(closing.touch([(job.id, job.claim_id or 0) for job in beating]))
-            self.touch_within(min(job.heartbeat_secs or math.inf for job in beating), now)
+            _ = self._coordinator.session.run(closing.touch([(one.id, one.claim) for one in beating]))
+            self.touch_within(min(one.heartbeat_secs or math.inf for one in beating), now)
 
 
 def _seconds(text: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from pgwerk._core.job import Job
 from pgwerk._core.statements.claims import Claimed
 
 
@@ -27,9 +26,9 @@ class Ledger:
         return sorted(self._open)
 
     @property
-    def jobs(self) -> list[Job]:
+    def held(self) -> list[Claimed]:
         """The jobs that are held."""
-        return [claimed.job for claimed in self._held.values()]
+        return list(self._held.values())
 
     def without(self, known: set[str]) -> list[Claimed]:
         """The held jobs that are not *known*."""
@@ -38,9 +37,9 @@ class Ledger:
     def add(self, claimed: Iterable[Claimed]) -> None:
         """Hold these from now on."""
         for one in claimed:
-            self._held[one.job.id] = one
-            if one.job.timeout_secs is not None:
-                self.timeouts[one.job.id] = one.job.timeout_secs
+            self._held[one.id] = one
+            if one.timeout_secs is not None:
+                self.timeouts[one.id] = one.timeout_secs
             self._open[one.claim] = self._open.get(one.claim, 0) + 1
 
     def settle(self, job_id: str) -> None:

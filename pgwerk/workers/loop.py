@@ -59,7 +59,7 @@ class LoopCrew(Crew):
             now = monotonic()
             run = TaskRun(claimed, now, deadline_of(claimed, now), loop=self._loop)
             self._runs[id(run)] = run
-            task = self._loop.create_task(self._work(run), name=f"werk {claimed.job.function}")
+            task = self._loop.create_task(self._work(run), name=f"werk {claimed.function}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.cursor import Cursor
 from pgwerk._core.job import DequeueStrategy, reason_of
-from pgwerk._core.lifecycle import Verdict, decide
+from pgwerk._core.lifecycle import DONE, Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
-from pgwerk._core.outcome import Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
+from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
 from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._runs import monotonic
@@ -21,6 +21,9 @@ from pgwerk.workers.ledger import Ledger
 from pgwerk.workers.session import Session
 
 logger = logging.getLogger("pgwerk.worker")
+
+_PARENTS = (Succeeded, Failed)
+"""Ends that others may have waited for."""
 
 
 class Turns:
@@ -118,12 +121,12 @@ class Turns:
         self.ledger.retiring, self._parents, self._keys = [], [], set()
         self._agenda.turned(monotonic())
         self._dozing = doze
-        self._expect(verdict for _, verdict in entries)
-        left = [one for one in finished if one.claimed.job.id not in answer.closed]
+        self._expect(verdict for _, verdict in entries if verdict is not DONE)
+        done, left = _divided(finished, answer.closed)
         # Before what was claimed is looked at: a job that went back in this turn may have come again in it.
-        self._done([one for one in finished if one.claimed.job.id in answer.closed])
+        self._done(done)
         self._claimed(count, answer)
-        self._parents = [one.claimed.job.id for one in finished if isinstance(one.outcome, Succeeded | Failed)]
+        self._parents = [one.claimed.id for one in finished if isinstance(one.outcome, _PARENTS)]
         if left or answer.late:
             self.begin()
         if left:
@@ -145,7 +148,11 @@ class Turns:
         """The verdicts of jobs whose end is one row and one execution."""
         now, draw = monotonic(), random.random
         return [
-            (_report(one, now), decide(one.claimed.job, one.outcome, draw()))
+            (
+                _report(one, now),
+                # What most jobs come to, without a look at the job itself.
+                DONE if one.claimed.bare and one.outcome is SUCCEEDED else decide(one.claimed.job, one.outcome, draw()),
+            )
             for one in finished
             if one.claimed.plain and not isinstance(one.outcome, Aborted)
         ]
@@ -179,7 +186,7 @@ class Turns:
 
     def missing(self, running: Iterable[str]) -> list[Claimed]:
         """Find held jobs that nobody knows of any more, given those that run and that nothing is on its way."""
-        return self.ledger.without({*running, *(one.claimed.job.id for one in self.unsettled)})
+        return self.ledger.without({*running, *(one.claimed.id for one in self.unsettled)})
 
     # More than a row --------------------------------------------------------------
 
@@ -205,7 +212,7 @@ class Turns:
                 logger.warning("job %s (%s) was lost while it ran: its outcome is dropped", job.id, job.function)
             elif job.group_key:
                 self._keys.add(job.group_key)
-        self._parents += [one.claimed.job.id for one in finished]
+        self._parents += [one.claimed.id for one in finished]
         # What was released may be for us.
         self._agenda.notified()
 
@@ -241,11 +248,20 @@ class Turns:
         """Let go of jobs that are settled."""
         verbose = logger.isEnabledFor(logging.DEBUG)
         for one in finished:
-            self.ledger.settle(one.claimed.job.id)
+            self.ledger.settle(one.claimed.id)
             if verbose or not isinstance(one.outcome, Succeeded):
                 self.failed += isinstance(one.outcome, Failed | TimedOut)
                 _log_end(one)
         self.settled += len(finished)
+
+
+def _divided(finished: list[Finished], ids: Sequence[str]) -> tuple[list[Finished], list[Finished]]:
+    """Those with these ids, which are theirs in any case, and the others."""
+    if len(ids) == len(finished):
+        return finished, []
+    chosen = set(ids)
+    inside = [one for one in finished if one.claimed.id in chosen]
+    return inside, [one for one in finished if one.claimed.id not in chosen]
 
 
 def _refuses_the_value(error: WerkError) -> bool:
@@ -257,7 +273,7 @@ def _refuses_the_value(error: WerkError) -> bool:
 
 
 def _report(one: Finished, now: float) -> Report:
-    return Report(one.claimed.job.id, one.claimed.claim, one.outcome, now - one.began, now - one.ended)
+    return Report(one.claimed.id, one.claimed.claim, one.outcome, now - one.began, now - one.ended)
 
 
 def _log_end(one: Finished) -> None:

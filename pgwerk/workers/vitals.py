@@ -80,7 +80,7 @@ def next_enforcement(crew: Crew, ledger: Ledger, now: float) -> float:
     """
     at = crew.next_deadline() or math.inf
     if ledger.timeouts:
-        running = {run.claimed.job.id for run in crew.running()}
+        running = {run.claimed.id for run in crew.running()}
         at = min([at, *(now + seconds for job_id, seconds in ledger.timeouts.items() if job_id not in running)])
     return max(at, now)
 

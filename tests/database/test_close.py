@@ -287,7 +287,7 @@ def test_a_turn_closes_retires_and_claims_in_one_commit(desk: Desk) -> None:
         WORKER, ["default"], 5, closing=[entry(first)], retiring=[first.claim], parents=[first.job.id], keys=["g"],
         dozing=True,
     )))  # fmt: skip
-    assert answer.closed == {first.job.id}
+    assert answer.closed == [first.job.id]
     assert answer.claim is not None
     assert [one.job.id for one in answer.claim.jobs] == [second]
     assert (answer.late, answer.readied) == ([], 0)
@@ -310,7 +310,7 @@ def test_a_turn_one_part_of_which_fails_changes_nothing(desk: Desk) -> None:
 
 def test_an_empty_turn_asks_nothing(desk: Desk) -> None:
     answer = desk.run(turn(Turn(WORKER, ["default"])))
-    assert (answer.closed, answer.claim, answer.late, answer.readied) == (set(), None, [], 0)
+    assert (answer.closed, answer.claim, answer.late, answer.readied) == ([], None, [], 0)
 
 
 def test_strays_are_jobs_of_ours_that_we_do_not_know(desk: Desk) -> None:

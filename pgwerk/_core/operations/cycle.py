@@ -37,7 +37,8 @@ class Turn:
 class Answer:
     """What a turn brought."""
 
-    closed: set[str] = field(default_factory=set)
+    closed: list[str] = field(default_factory=list)
+    """Jobs whose end was written."""
     claim: Claim | None = None
     late: list[str] = field(default_factory=list)
     """Waiting jobs to release."""
@@ -64,7 +65,7 @@ def turn(ask: Turn) -> Steps[Answer]:
     replies = yield from together(*(statement for _, statement in asked))
     by_name = dict(zip((name for name, _ in asked), replies, strict=True))
     return Answer(
-        closed=set(by_name.get("closed", ())),
+        closed=by_name.get("closed", []),
         claim=by_name.get("claim"),
         late=by_name.get("late", []),
         readied=by_name.get("readied", 0),

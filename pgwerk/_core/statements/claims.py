@@ -12,7 +12,8 @@ from typing import Any
 from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Row, Rows, Statement
-from pgwerk._core.statements.columns import INSERTED, array
+from pgwerk._core.statements.arrays import array
+from pgwerk._core.statements.columns import INSERTED
 
 
 @dataclass(slots=True)
@@ -20,12 +21,35 @@ class Claimed:
     """One claimed job: what a worker needs to run and settle it.
 
     *plain*: it has no callbacks, group, repeat … so that its end can be written by `close` in a batch.
+    *bare*: it has no options at all but numbers, so that nothing follows when it succeeds.
     """
 
-    job: Job
+    id: str
+    function: str
     claim: int
     payload: str | None
+    timeout_secs: float | None
     plain: bool
+    bare: bool
+    _row: Row
+    _job: Job | None = None
+
+    @property
+    def job(self) -> Job:
+        """The job; made when somebody asks for it, which for most jobs is nobody."""
+        if self._job is None:
+            self._job = Job.of(_values(self._row))
+        return self._job
+
+    @property
+    def callback_of(self) -> str | None:
+        """The job whose end it is called about, if it is a callback."""
+        return None if self.plain else self.job.callback_of
+
+    @property
+    def heartbeat_secs(self) -> float | None:
+        """How often the job must be renewed, if it must."""
+        return None if self.bare else self.job.heartbeat_secs
 
 
 class Claim:
@@ -246,10 +270,20 @@ def _place(row: Row) -> Place:
     return (-row[3], row[9], row[0])
 
 
-def _read_claimed(row: tuple[Any, ...]) -> Claimed:
-    (id_, function, queue, priority, attempts, max_attempts, claim_id, payload,
-     timeout, scheduled_at, enqueued_at, started_at, extras) = row  # fmt: skip
-    values: dict[str, Any] = {
+def _read_claimed(row: Row) -> Claimed:
+    extras = row[12]
+    if extras is None:
+        return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, row)  # in order
+    values = _values(row)
+    plain = _add_extras(values, json.loads(extras))
+    return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, row, Job.of(values))  # in order
+
+
+def _values(row: Row) -> dict[str, Any]:
+    """What is in the columns of the list above, by name."""
+    (id_, function, queue, priority, attempts, max_attempts, claim_id, _payload,
+     timeout, scheduled_at, enqueued_at, started_at, _extras) = row  # fmt: skip
+    return {
         "id": id_,
         "function": function,
         "queue": queue,
@@ -263,10 +297,6 @@ def _read_claimed(row: tuple[Any, ...]) -> Claimed:
         "enqueued_at": enqueued_at,
         "started_at": started_at,
     }
-    plain = True
-    if extras is not None:
-        plain = _add_extras(values, json.loads(extras))
-    return Claimed(Job.of(values), claim_id, payload, plain)
 
 
 _JOB_FIELDS = frozenset(Job.__dataclass_fields__)

@@ -7,7 +7,7 @@ from typing import Any
 from pgwerk._core.lifecycle import DONE, Verdict
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements.columns import array
+from pgwerk._core.statements.arrays import packed_floats, packed_ids, packed_integers
 
 _VERDICTS = """
     select *
@@ -88,14 +88,14 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
 
     Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
     """
-    ids = [report.job_id for report, _ in entries]
+    ids, claims, _, began, ended = zip(*(report for report, _ in entries), strict=True)
     read = partial(_read_closed, ids)
     params: dict[str, Any] = {
-        "ids": array(ids),
+        "ids": packed_ids(ids),
         "count": len(ids),
-        "claims": array([report.claim for report, _ in entries]),
-        "began": array([f"{report.began:.6f}" for report, _ in entries]),
-        "ended": array([f"{report.ended:.6f}" for report, _ in entries]),
+        "claims": packed_integers(claims),
+        "began": packed_floats(began),
+        "ended": packed_floats(ended),
         "worker": worker,
         "whole": whole,
     }
@@ -114,9 +114,9 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
     return Statement(_CLOSE_ANY, params, read, repeatable=True)
 
 
-def _read_closed(ids: list[str], rows: Rows) -> list[str]:
+def _read_closed(ids: Sequence[str], rows: Rows) -> list[str]:
     closed: list[str] | None = rows[0][0]
-    return ids if closed is None else closed
+    return list(ids) if closed is None else closed
 
 
 def retire(claims: Sequence[int]) -> Statement[None]:

@@ -1,7 +1,7 @@
 """The columns of a job's row: which are inserted and how they are typed, which are read and in what order."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from pgwerk._core.job import FailureMode, Job, JobStatus
@@ -91,11 +91,3 @@ def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
 def to_json(value: Any) -> str:
     """Encode a value of pgwerk's own (never a user's) for a jsonb column."""
     return json.dumps(value, separators=(",", ":"))
-
-
-def array(values: Iterable[object]) -> str:
-    """Write ids or numbers as the text of a Postgres array: far cheaper than a list that the driver has to quote.
-
-    Not for other texts. It is a parameter all the same, never part of a statement.
-    """
-    return f"{{{','.join(map(str, values))}}}"

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing
-from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, array
+from pgwerk._core.statements.arrays import array
+from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 
 NewJob = dict[str, Any]
 """A job to insert: encoded values by column, only those that differ from the column's default, and besides

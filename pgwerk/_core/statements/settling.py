@@ -9,7 +9,8 @@ from typing import NamedTuple
 from pgwerk._core.job import Job
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operation import Rows, Statement, column, nothing
-from pgwerk._core.statements.columns import SETTLE_LIST, array, read_job, undecoded
+from pgwerk._core.statements.arrays import packed_ids
+from pgwerk._core.statements.columns import SETTLE_LIST, read_job, undecoded
 
 
 def _read_jobs(rows: Rows) -> list[Job]:
@@ -197,7 +198,7 @@ def late_dependents(parents: Sequence[str]) -> Statement[list[str]]:
         select distinct job_id::text from {job_deps}
         where depends_on = any(%(parents)s::uuid[]) and not satisfied
         """,
-        {"parents": array(parents)},
+        {"parents": packed_ids(parents)},
         column,
         repeatable=True,
     )
