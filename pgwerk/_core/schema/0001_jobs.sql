@@ -89,8 +89,8 @@ create table {jobs} (
         and timeout_secs between 0 and 1e9 and heartbeat_secs between 0 and 1e9
         and ttl between 0 and 1e9 and wait_delay between 0 and 1e9)
 ) with (
-    -- Room on each page for the claim's new version of every row of it: a batch takes whole pages.
-    fillfactor = 50,
+    -- Room on each page for the claim's new version of every row of it, which is longer: a batch takes whole pages.
+    fillfactor = 40,
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_insert_scale_factor = 0.1,
