@@ -63,4 +63,4 @@ def test_claims_behind_a_cursor_do_not_step_over_what_is_over(desk: Desk, dsn: s
             closing, retiring = [entry(one, Succeeded()) for one in jobs], [jobs[0].claim]
             ran += len(jobs)
         assert pages(desk, cursor.ranges(["default"], 0.0)) <= before + 2 * BATCH
-        assert pages(desk, ["default"]) >= before + JOBS // 2, "from the front it would step over all of them"
+        assert pages(desk, ["default"]) >= before + JOBS // 10, "from the front it would step over all of them"

@@ -15,8 +15,8 @@ def array(values: Iterable[object]) -> str:
 class Packed(bytes):
     """An array in Postgres's own binary form, which neither side has to write or read as text.
 
-    Its parameter must be cast to the array's type. Only psycopg is told how to send it: not for statements that run on
-    a caller's connection.
+    Its parameter must be cast to the array's type. Not for statements that may run on a caller's connection, whose
+    driver would not know how to send it.
     """
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pgwerk._core.lifecycle import DONE, Verdict
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements.arrays import packed_floats, packed_ids, packed_integers
+from pgwerk._core.statements.arrays import array, packed_floats, packed_ids, packed_integers
 
 _VERDICTS = """
     select *
@@ -86,19 +86,20 @@ _CLOSE_DONE = _CLOSE.replace("${verdicts}", _ALL_DONE)
 def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
     """Write verdicts about claimed jobs and record their attempts; the ids that were written come back.
 
-    Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone.
+    Not *whole*: jobs with dependents, and jobs that somebody aborts, are left alone; for connections of workers only.
     """
     ids, claims, _, began, ended = zip(*(report for report, _ in entries), strict=True)
     read = partial(_read_closed, ids)
-    params: dict[str, Any] = {
-        "ids": packed_ids(ids),
-        "count": len(ids),
-        "claims": packed_integers(claims),
-        "began": packed_floats(began),
-        "ended": packed_floats(ended),
-        "worker": worker,
-        "whole": whole,
-    }
+    params: dict[str, Any] = {"count": len(ids), "worker": worker, "whole": whole}
+    if whole:
+        params |= {"ids": array(ids), "claims": array(claims), "began": array(began), "ended": array(ended)}
+    else:
+        params |= {
+            "ids": packed_ids(ids),
+            "claims": packed_integers(claims),
+            "began": packed_floats(began),
+            "ended": packed_floats(ended),
+        }
     if all(verdict is DONE for _, verdict in entries):
         return Statement(_CLOSE_DONE, params, read, repeatable=True)
     params["results"] = [verdict.result for _, verdict in entries]
