@@ -14,7 +14,7 @@ Telling = Literal["as it is", "never", "unheard", "always"]
 TEXT = "_TELL_ONE"
 """What the statement of `enqueue` ends with."""
 IF_IDLE = "exists (select from {idle})"
-NO_TELLING = "\n    select n.id::text, n.status, n.scheduled_at, n.enqueued_at, null from new n\n"
+NO_TELLING = "\n    returning id::text, status, scheduled_at, enqueued_at, null\n"
 
 
 def change(telling: Telling) -> None:

@@ -81,6 +81,24 @@ def test_in_turns_no_queue_gives_more_than_its_share_and_the_claim_says_that_the
     assert not second.curbed
 
 
+@pytest.mark.parametrize("each", [1, 4, 12, 39])
+def test_by_priority_a_look_at_some_of_each_queue_takes_nothing_too_early(desk: Desk, each: int) -> None:
+    draw = random.Random(each)
+    queues = [f"q{n}" for n in range(5)]
+    orders = [new(queue=draw.choice(queues[: 1 + n // 40]), priority=draw.randrange(3)) for n in range(200)]
+    desk.send(orders)
+    by_id = {order.id: order.values for order in orders}
+    taken: list[str] = []
+    while len(taken) < len(orders):
+        claim = desk.run(claims.claim(queues, 40, WORKER, each=each))
+        assert len(claim) == 40 or claim.curbed or len(taken) + len(claim) == len(orders)
+        assert claim.largest <= each
+        taken += ids(claim.jobs)
+    priorities = [by_id[id_].get("priority", 0) for id_ in taken]
+    assert priorities == sorted(priorities, reverse=True)
+    assert taken == sorted(taken, key=lambda id_: (-by_id[id_].get("priority", 0), desk.row(id_)["scheduled_at"], id_))
+
+
 def test_members_that_were_denied_may_have_hidden_more(desk: Desk) -> None:
     for _ in range(3):
         desk.put(queue="a", group="g")

@@ -117,9 +117,11 @@ EIGHT = [f"q{n}" for n in range(8)]
 
 
 @pytest.mark.parametrize("queues", [["q0"], EIGHT], ids=["one queue", "eight queues"])
-@pytest.mark.parametrize("in_turns", [False, True])
-def test_a_claim_walks_one_index_range_of_each_queue(scale: Scale, queues: list[str], in_turns: bool) -> None:
-    nodes = check(scale, claims.claim(queues, 50, WORKER, in_turns=in_turns))
+@pytest.mark.parametrize(("in_turns", "each"), [(False, None), (True, None), (False, 20)])
+def test_a_claim_walks_one_index_range_of_each_queue(
+    scale: Scale, queues: list[str], in_turns: bool, each: int | None
+) -> None:
+    nodes = check(scale, claims.claim(queues, 50, WORKER, in_turns=in_turns, each=each))
     walked = [node for node in nodes if node.get("Index Name") == CLAIM]
     assert walked
     # Running jobs stay in the index until they are settled; other tests leave some.

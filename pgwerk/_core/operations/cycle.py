@@ -21,7 +21,7 @@ class Turn:
     count: int = 0
     in_turns: bool = False
     each: int | None = None
-    """At most so many of any queue, when in turns."""
+    """Look at no more than so many of any queue."""
     closing: Sequence[tuple[Report, Verdict]] = ()
     retiring: Sequence[int] = ()
     """Claims that are settled completely."""

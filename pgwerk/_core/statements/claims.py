@@ -65,10 +65,11 @@ class Claim:
         """How many members of groups were denied."""
         self.denied = sorted({row[1] for row in rows if row[0] is None}) if self.passed_over else []
         """The keys of groups that had members but no free permit."""
+        self.largest = max(Counter(row[2] for row in mine).values()) if len(self.last) > 1 else len(mine)
+        """How many are of the queue that gave most."""
         # Members that were denied are of unknown queues.
-        counts = Counter(row[2] for row in mine) if each is not None else Counter[str]()
-        self.curbed = each is not None and (bool(self.passed_over) or max(counts.values(), default=0) >= each)
-        """Whether there may be more in a queue that had to leave room for others."""
+        self.curbed = each is not None and (bool(self.passed_over) or self.largest >= each)
+        """Whether there may be more in a queue of which only so many were looked at."""
         self._rows = order(mine) if order is not None else mine
 
     def __len__(self) -> int:
@@ -105,11 +106,10 @@ _CLAIMED_LIST = """
        end as extras
 """
 
-_CLAIM = """
-with picked as materialized (
+_LOOK = """
     -- One index range per queue, or two around a cursor, each walked with the lock inside, then put in order again.
     -- Rows that are locked here and not taken below are free again when this statement commits.
-    select ready.*
+    select ready.*${nth}
     from unnest(%(queues)s::text[], %(places)s::integer[], %(ranks)s::integer[], %(times)s::timestamptz[],
                 %(ids)s::uuid[], %(belows)s::integer[]) as q(name, place, first_rank, first_time, first_id, below)
     cross join lateral (
@@ -127,9 +127,33 @@ with picked as materialized (
         for update skip locked  -- another claim's rows are passed over, never waited for
     ) ready
     where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
+"""
+_NTH = "row_number() over (partition by q.place order by (-ready.priority::integer), ready.scheduled_at, ready.id)"
+_FIRST = """
+with picked as materialized (
+${look}
     order by ${turn}(-ready.priority::integer), ready.scheduled_at, ready.id
     limit %(count)s
-), member as (
+)"""
+_FIRST_OF_SOME = """
+with looked as materialized (
+${look}
+), picked as materialized (
+    select id, priority, scheduled_at, group_key, group_limit
+    from looked
+    -- A queue that gave as many as were looked at may have more: what comes after the last of these has to wait.
+    where (-priority::integer, scheduled_at, id) <= (
+        select rank, scheduled_at, id
+        from (select -priority::integer, scheduled_at, id from looked where nth = %(each)s
+              union all
+              select 32768, 'infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff') as bound(rank, scheduled_at, id)
+        order by rank, scheduled_at, id
+        limit 1)
+    order by (-priority::integer), scheduled_at, id
+    limit %(count)s
+)"""
+
+_CLAIM = """, member as (
     select id, group_key, coalesce(group_limit, 1) as slots,
            row_number() over (partition by group_key order by ${order}) as turn
     from picked
@@ -180,13 +204,13 @@ union all
 select null, group_key, null, null, null, null, null, null, null, null, null, null, null from denied
 """
 _CLAIM = _CLAIM.replace("${order}", _ORDER).replace("${claimed}", _CLAIMED_LIST)
-_BY_PRIORITY = _CLAIM.replace("${turn}", "")
-# The first of each queue, then the second of each …; queues in the order they are given.
-_IN_TURNS = _CLAIM.replace(
-    "${turn}",
-    "row_number() over (partition by q.place order by (-ready.priority::integer), ready.scheduled_at, ready.id),"
-    " q.place, ",
+_FIRST = _FIRST.replace("${look}", _LOOK.strip("\n").replace("${nth}", ""))
+_BY_PRIORITY = _FIRST.replace("${turn}", "") + _CLAIM
+_BY_PRIORITY_OF_SOME = (
+    _FIRST_OF_SOME.replace("${look}", _LOOK.strip("\n").replace("${nth}", f", {_NTH} as nth")) + _CLAIM
 )
+# The first of each queue, then the second of each …; queues in the order they are given.
+_IN_TURNS = _FIRST.replace("${turn}", f"{_NTH}, q.place, ") + _CLAIM
 
 _TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")
 _SPECIAL = (
@@ -201,7 +225,8 @@ def claim(
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
     *where*: queues, or parts of them. By priority over all of them; or *in_turns*, one of each queue after the
-    other, in the order given, and at most *each* of any: what is looked at is locked, though not all of it taken.
+    other, in the order given. What is looked at is locked, though not all of it taken: at most *each* of any queue.
+    By priority, those may then be fewer than there are: up to the last of which it is certain that it comes next.
     """
     ranges = [one if isinstance(one, Range) else Range(one, place) for place, one in enumerate(where)]
     firsts = [one.first or _FRONT for one in ranges]
@@ -217,8 +242,11 @@ def claim(
         "worker": worker,
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
-    read = partial(_read_in_turns, queues, each) if in_turns else Claim
-    return Statement(_IN_TURNS if in_turns else _BY_PRIORITY, params, read, binary=True)
+    if in_turns:
+        return Statement(_IN_TURNS, params, partial(_read_in_turns, queues, each), binary=True)
+    if each is not None:
+        return Statement(_BY_PRIORITY_OF_SOME, params, partial(Claim, each=each), binary=True)
+    return Statement(_BY_PRIORITY, params, Claim, binary=True)
 
 
 def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:

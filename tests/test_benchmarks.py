@@ -1,0 +1,25 @@
+"""The benchmarks that change a statement still find what they change."""
+
+from typing import get_args
+
+import pytest
+
+from benchmarks import producer
+from pgwerk import Werk
+from pgwerk._core.statements import enqueue
+from tests.workers import handlers
+
+
+@pytest.mark.parametrize("telling", get_args(producer.Telling))
+def test_a_producer_enqueues_whatever_it_tells(
+    app: Werk, telling: producer.Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enqueue, producer.TEXT, getattr(enqueue, producer.TEXT))
+    enqueue._insert_sql.cache_clear()
+    try:
+        producer.change(telling)
+        job = app.enqueue(handlers.echo, 1)
+        assert job is not None
+        assert app.get_job(job.id).status == "queued"
+    finally:
+        enqueue._insert_sql.cache_clear()
