@@ -17,6 +17,7 @@ from pgwerk import Werk, WerkError, embedded
 from pgwerk.cli import demo as command
 from pgwerk.demo import jobs
 from pgwerk.demo.batch import Batch, python_files
+from tests.fixtures.workers import eventually
 
 Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -63,7 +64,7 @@ def test_interrupted_it_leaves_no_process_and_loses_nothing(own: str, number: si
     for line in demo.stdout:
         if line.startswith("Started a worker"):
             break
-    time.sleep(1.5)
+    _ = eventually(lambda: ending_of(own)[1] > before[1], what="the first job to end")
     workers = processes_with(own)
     assert len(workers) >= 2
     demo.send_signal(number)
