@@ -1,8 +1,16 @@
 """Fixtures for all tests come from the plugins named here, one subject a file."""
 
+import signal
+
 pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.run",
     "tests.fixtures.workers",
     "tests.fixtures.processes",  # after what it imports, whose assertions would not be explained otherwise
 ]
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C: what a shell runs in the background is told to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        _ = signal.signal(signal.SIGINT, signal.default_int_handler)
