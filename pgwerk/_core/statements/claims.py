@@ -21,7 +21,7 @@ class Claimed:
     """One claimed job: what a worker needs to run and settle it.
 
     *plain*: it has no callbacks, group, repeat … so that its end can be written by `close` in a batch.
-    *bare*: it has no options at all but numbers, so that nothing follows when it succeeds.
+    *bare*: it has no options but priority, attempts and timeout, so that nothing follows when it succeeds.
     """
 
     id: str
@@ -301,10 +301,10 @@ def _place(row: Row) -> Place:
 def _read_claimed(row: Row) -> Claimed:
     extras = row[12]
     if extras is None:
-        return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, row)  # in order
+        return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, row)
     values = _values(row)
     plain = _add_extras(values, json.loads(extras))
-    return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, row, Job.of(values))  # in order
+    return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, row, Job.of(values))
 
 
 def _values(row: Row) -> dict[str, Any]:
