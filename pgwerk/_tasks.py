@@ -17,20 +17,26 @@ class BaseTask(Generic[P, C_co]):
     """A function of an app, with the options that its jobs have unless a call says otherwise."""
 
     def __init__(self, app: Any, func: Callable[..., C_co], options: Mapping[str, Any]) -> None:
-        self.app = app
-        self.__pgwerk_function__ = func
-        self.__pgwerk_options__ = check_options(options)
+        # First: of a task it would bring the app and the options.
         functools.update_wrapper(self, func)
+        self.app = app
+        self._function = func
+        self.__pgwerk_options__ = check_options(options)
         # Refused here, where it is written, rather than at the first enqueue.
         self.path = registry.path_of(func)
 
+    @property
+    def __pgwerk_function__(self) -> Callable[..., C_co]:
+        """The function itself. An attribute of the class: what a decorator makes of a task has only a task's own."""
+        return self._function
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
         """Call the function here and now."""
-        return self.__pgwerk_function__(*args, **kwargs)
+        return self._function(*args, **kwargs)
 
     def options(self, **options: Any) -> Self:
         """The same task with other options (those of enqueue, without the underscore); this one stays as it is."""
-        return type(self)(self.app, self.__pgwerk_function__, {**self.__pgwerk_options__, **options})
+        return type(self)(self.app, self._function, {**self.__pgwerk_options__, **options})
 
     def __repr__(self) -> str:
         return f"<task {self.path}>"

@@ -4,15 +4,17 @@ import copy
 import difflib
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from pgwerk._core import mainmodule, registry
 from pgwerk._core import options as opt
-from pgwerk._core import registry
 from pgwerk._core.ids import normal_id
+from pgwerk._core.importing import find
 from pgwerk._core.job import FailureMode, Job
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
@@ -113,7 +115,7 @@ def draft(
     new_id: Callable[[], str],
 ) -> Draft:
     """Read a call and its options, or raise EnqueueError or SerializationError; nothing is written here."""
-    path = registry.path_of(func)
+    path = registry.path_back_to(func)
     own = dict(kwargs)
     registry.check_call(func, path, args, own)
     values: NewJob = {"id": new_id(), "function": path}
@@ -239,7 +241,7 @@ def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:
         values["max_attempts"] = value.max
         values["retry_intervals"] = to_json(list(value.intervals))  # type: ignore[arg-type]  # a tuple by now
         if value.no_retry:
-            values["no_retry"] = to_json([class_name(kind) for kind in value.no_retry])
+            values["no_retry"] = to_json([_name_to_match(kind) for kind in value.no_retry])
         return
     attempts = opt.whole("_retry", value, 0, opt.MAX_ATTEMPTS)
     values["max_attempts"] = max(1, attempts)
@@ -249,7 +251,23 @@ def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:
 
 def class_name(kind: type) -> str:
     """How an exception class is called in a row."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{mainmodule.importable_or_same(kind.__module__)}.{kind.__qualname__}"
+
+
+def _name_to_match(kind: type) -> str:
+    """How a worker will call an exception class; raises EnqueueError when its name is another one's."""
+    try:
+        name = f"{mainmodule.importable(kind.__module__)}.{kind.__qualname__}"
+    except EnqueueError as error:
+        raise EnqueueError(f"Retry(no_retry) cannot name {kind.__qualname__}: {error}") from None
+    # Classes that are made at run time cannot be found, and match by their name all the same.
+    found = find(sys.modules.get(kind.__module__), tuple(kind.__qualname__.split(".")))
+    if isinstance(found, type) and found is not kind:
+        raise EnqueueError(
+            f"Retry(no_retry) cannot name this {kind.__qualname__}: {name!r} is another class now, "
+            "which the name would match. Give each a name of its own."
+        )
+    return name
 
 
 def _meta(values: NewJob, value: Any) -> None:
@@ -276,7 +294,7 @@ def _group(values: NewJob, value: Any) -> None:
 def _callback(kind: str) -> Callable[[NewJob, Any], None]:
     def read(values: NewJob, value: Any) -> None:
         callback = value if isinstance(value, Callback) else Callback(value)
-        values[kind] = registry.path_of(callback.func)
+        values[kind] = registry.path_back_to(callback.func)
         if callback.timeout is not None:
             values[f"{kind}_timeout"] = callback.timeout
 
@@ -358,7 +376,7 @@ def _write_back(values: NewJob, name: str, value: Any) -> None:
         elif INSERTED[name] == "integer":
             values[name] = opt.whole(name, value, 0, opt.MAX_ATTEMPTS)
         elif name in ("function", "on_success", "on_failure", "on_stopped"):
-            values[name] = registry.path_of(value)
+            values[name] = registry.path_back_to(value)
         else:
             _text(name, 1024)(values, value)
     except (ValueError, TypeError) as error:

@@ -1,27 +1,67 @@
 """Names and functions: what a stored dotted path calls, and whether a call fits."""
 
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
+from pgwerk._core import mainmodule
+from pgwerk._core.importing import find, required, resolve, unwrap
 from pgwerk.errors import EnqueueError, HandlerNotFound
+
+__all__ = ["check_call", "path_back_to", "path_of", "resolve", "unwrap", "wants_context"]
 
 CONTEXT_NAMES = ("Context", "pgwerk.Context", "pgwerk.aio.Context")
 
 
 def path_of(func: Any) -> str:
-    """Find the dotted path that a worker will import *func* by, or raise EnqueueError saying why it has none."""
+    """Name the dotted path of *func*, or raise EnqueueError saying why it has none.
+
+    Whether a worker finds it there is not looked at: a decorator is called before the name is bound.
+    """
     if isinstance(func, str):
         return _checked_path(func)
+    return _place_of(unwrap(func)).path
+
+
+def path_back_to(func: Any) -> str:
+    """Find the dotted path by which a worker finds the very same *func*; raises EnqueueError when there is none."""
+    if isinstance(func, str):
+        path = _checked_path(func)
+        _ = _importable(path)
+        return path
     func = unwrap(func)
-    return _path_of_function(func) if type(func) is FunctionType else _path_of(func)
+    place = _place_of(func)
+    if unwrap(find(sys.modules.get(place.module), place.parts)) is not func:
+        _require(func, place)
+    return _of_program(place.module, ".".join(place.parts)) if place.module in mainmodule.MAIN else place.path
 
 
-def _path_of(func: Any) -> str:
+def _of_program(module: str, name: str) -> str:
+    """Find the path of what is defined in the program itself; raises EnqueueError."""
+    try:
+        return f"{mainmodule.importable(module)}.{name}"
+    except EnqueueError as error:
+        raise EnqueueError(f"{name} cannot be enqueued: {error}") from None
+
+
+class _Place(NamedTuple):
+    """Where a function says that it is."""
+
+    path: str
+    """For workers."""
+    module: str
+    """In this process."""
+    parts: tuple[str, ...]
+
+
+def _place_of(func: Any) -> _Place:
+    return _place_of_function(func) if type(func) is FunctionType else _place(func)
+
+
+def _place(func: Any) -> _Place:
     if isinstance(func, functools.partial):
         raise EnqueueError(
             f"a partial of {_name(func.func)} cannot be enqueued: it has no name to import. "
@@ -36,7 +76,7 @@ def _path_of(func: Any) -> str:
         raise EnqueueError(f"{func!r} cannot be enqueued: give a module-level function or its dotted path")
     module = getattr(func, "__module__", None)
     name = getattr(func, "__qualname__", None)
-    if name is None or module is None:
+    if not isinstance(name, str) or not isinstance(module, str):
         raise EnqueueError(f"{func!r} cannot be enqueued: it has no name that a worker could import it by")
     if name.rpartition(".")[2] == "<lambda>":
         raise EnqueueError(
@@ -46,20 +86,65 @@ def _path_of(func: Any) -> str:
     if "<locals>" in name:
         raise EnqueueError(
             f"{name.replace('.<locals>', '')} cannot be enqueued: it is defined inside a function, where a worker "
-            "cannot import it. Move it to the top level of its module."
+            "cannot import it. Move it to the top level of its module. If a decorator made it, "
+            "the decorator lacks functools.wraps."
         )
-    if module == "__main__":
-        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-        module = spec.name.removesuffix(".__main__") if spec is not None and spec.name else module
-    return f"{module}.{name}"
+    return _Place(f"{mainmodule.importable_or_same(module)}.{name}", module, tuple(name.split(".")))
 
 
-_path_of_function = functools.lru_cache(maxsize=4096)(_path_of)
+_place_of_function = functools.lru_cache(maxsize=4096)(_place)
 
 
-def unwrap(func: Any) -> Any:
-    """The plain function behind a task."""
-    return getattr(func, "__pgwerk_function__", func)
+def _require(func: Any, place: _Place) -> None:
+    """Raise EnqueueError unless the path leads back to *func*; its module may have to be imported."""
+    try:
+        module = sys.modules.get(place.module) or required(place.module)
+    except HandlerNotFound as error:
+        raise EnqueueError(
+            f"{_name(func)} cannot be enqueued: a worker would import it as {place.path!r}, and {error}"
+        ) from error
+    found = find(module, place.parts)
+    if unwrap(found) is func:
+        return
+    if found is None:
+        what, cure = "which does not exist", "Give it a name of its own at the top level of its module."
+    elif _wraps(found, func):
+        what = f"which is what a decorator made of it: {_described(found)}"
+        cure = "Enqueue that one, or give the undecorated function a name of its own."
+    else:
+        what = f"which is something else: {_described(found)}"
+        cure = "Bind it to a name of its own at the top level of a module, and enqueue it by that dotted path."
+    if other := _other_path(func, place.module):
+        cure = f"Enqueue it by the path where it can be found: {other!r}."
+    raise EnqueueError(
+        f"{_described(func)} cannot be enqueued: a worker would import {place.path!r}, {what}. {cure}"
+    ) from None
+
+
+def _wraps(found: Any, func: Any) -> bool:
+    for _ in range(100):
+        found = unwrap(getattr(found, "__wrapped__", None))
+        if found is None or found is func:
+            break
+    return found is func
+
+
+def _described(found: Any) -> str:
+    found = unwrap(found)
+    code = getattr(found, "__code__", None)
+    where = f" at {code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+    kind = "class" if isinstance(found, type) else "function" if code is not None else type(found).__qualname__
+    return f"the {kind} {getattr(found, '__qualname__', '')}".rstrip() + where
+
+
+def _other_path(func: Any, module: str) -> str | None:
+    """Another name at the top level of a module that leads to *func*."""
+    for home in (module, str(getattr(func, "__globals__", {}).get("__name__"))):
+        names = vars(sys.modules[home]) if home in sys.modules else {}
+        for name, value in list(names.items()):
+            if name.isidentifier() and unwrap(value) is func:
+                return f"{mainmodule.importable_or_same(home)}.{name}"
+    return None
 
 
 def _name(func: Any) -> str:
@@ -67,43 +152,12 @@ def _name(func: Any) -> str:
 
 
 def _checked_path(path: str) -> str:
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise EnqueueError(
             f"{path!r} is not the dotted path of a function; it should look like 'package.module.function'"
         )
-    return path
-
-
-@functools.lru_cache(maxsize=4096)
-def resolve(path: str) -> Callable[..., Any]:
-    """Import the function that *path* names; raises HandlerNotFound."""
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise HandlerNotFound(f"{path!r} is not the dotted path of a function")
-    for split in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:split])
-        try:
-            # Not sys.modules: while another thread imports the module it is there, half made.
-            found: Any = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-                continue
-            raise HandlerNotFound(f"importing {path!r} failed: {error}") from error
-        except Exception as error:
-            raise HandlerNotFound(f"importing {path!r} failed: {type(error).__name__}: {error}") from error
-        for part in parts[split:]:
-            found = getattr(found, part, None)
-        found = unwrap(found)
-        if not callable(found):
-            raise HandlerNotFound(
-                f"module {name!r} has no function {'.'.join(parts[split:])!r}; was it renamed, "
-                "or does this worker run other code than the producer?"
-            )
-        function: Callable[..., Any] = found
-        return function
-    hint = " (it was defined in a script that was run directly)" if parts[0] == "__main__" else ""
-    raise HandlerNotFound(f"no module {parts[0]!r} to import {path!r} from{hint}")
+    module, _, name = path.partition(".")
+    return _of_program(module, name) if module in mainmodule.MAIN else path
 
 
 @functools.lru_cache(maxsize=4096)
@@ -141,8 +195,10 @@ def _importable(path: str) -> Callable[..., Any] | None:
     try:
         return resolve(path)
     except HandlerNotFound as error:
-        module = path.rpartition(".")[0]
-        if module in sys.modules:
+        parts = path.split(".")
+        depth = next((depth for depth in range(len(parts) - 1, 0, -1) if ".".join(parts[:depth]) in sys.modules), 0)
+        here = sys.modules.get(".".join(parts[:depth]))
+        if here is not None and (depth == len(parts) - 1 or hasattr(here, parts[depth])):
             # The module is here and the function is not: a typing error rather than code that only workers have.
             raise EnqueueError(f"{path} cannot be enqueued: {error}") from None
         return None
