@@ -36,13 +36,17 @@ class JSONSerializer(Serializer):
     """JSON, with the coercions a web application expects on the way in.
 
     datetime, date and time become ISO 8601 text, UUID, Decimal and enums their plain value,
-    timedelta seconds, dataclasses and tuples objects and lists; they come back as that. What would
-    be lost silently (NaN, sets, bytes) is refused: use `TypedJSONSerializer`.
+    timedelta seconds, dataclasses and tuples objects and lists, other keys text; they come back as that.
+    What would be lost silently (NaN, sets, bytes, one of two keys that are the same text) is refused:
+    use `TypedJSONSerializer`.
     """
 
     def dumps(self, value: Any) -> str:
         """Encode *value* as JSON text."""
-        return _PLAIN.encode(value)
+        text = _PLAIN.encode(value)
+        # Second: it has found out by now whether the value contains itself.
+        _refuse_equal_keys(value)
+        return text
 
     def loads(self, data: str | bytes) -> Any:
         """Decode JSON text."""
@@ -75,6 +79,43 @@ def _coerce(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_ATOMS = frozenset((str, int, float, bool, type(None)))
+
+
+def _refuse_equal_keys(value: Any) -> None:
+    """Raise ValueError when keys that differ in Python are the same in JSON; not recursive, for any depth."""
+    # On the way of every enqueue: the usual types come first, and are not asked twice.
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        kind = type(one)
+        if kind is dict or (kind is not list and isinstance(one, dict)):
+            checked = False
+            for key, item in one.items():
+                if type(item) not in _ATOMS:
+                    todo.append(item)
+                if type(key) is not str and not checked:
+                    _refuse_equal_texts(one)
+                    checked = True
+        elif kind is list or isinstance(one, list | tuple):
+            if not _ATOMS.issuperset(map(type, one)):
+                todo.extend(one)
+        elif isinstance(one, enum.Enum):
+            todo.append(one.value)
+        elif dataclasses.is_dataclass(one):
+            todo.extend(getattr(one, field.name) for field in dataclasses.fields(one))
+
+
+def _refuse_equal_texts(keys: dict[Any, Any]) -> None:
+    seen: dict[str, Any] = {}
+    for key in keys:
+        # As json writes them; a subclass of str, like a StrEnum, is its plain value.
+        text = str.__str__(key) if isinstance(key, str) else json.dumps(key)
+        if text in seen:
+            raise ValueError(f"two keys of a dict, {seen[text]!r} and {key!r}, are both {text!r} in JSON")
+        seen[text] = key
 
 
 # json.dumps would make one for each value.
@@ -111,7 +152,9 @@ def _tagged(value: Any) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
-        return value if value - value == 0 else {"$float": repr(value)}
+        # jsonb has neither these nor a zero below zero.
+        plain_float = value - value == 0 and (value != 0 or str(value) == "0.0")
+        return value if plain_float else {"$float": repr(value)}
     if type(value) is list:
         return [_tagged(item) for item in value]
     if type(value) is dict:
@@ -121,9 +164,12 @@ def _tagged(value: Any) -> Any:
         return {"$dict": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
     if type(value) in (tuple, set, frozenset):
         return {f"${type(value).__name__}": [_tagged(item) for item in value]}
-    for tag, kind, dump, _ in _TAGS:
+    for tag, kind, dump, load in _TAGS:
         if isinstance(value, kind):
-            return {tag: dump(value)}
+            # A subclass may be more than its base shows, like a timestamp of nanoseconds.
+            if type(value) is kind or load(dump(value)) == value:
+                return {tag: dump(value)}
+            break
     raise TypeError(
         f"{type(value).__name__} has no JSON form that comes back equal; convert it, or use PickleSerializer"
     )

@@ -159,46 +159,64 @@ def test_functions_in_c_and_classes_are_found_by_their_own_names(func: Any) -> N
     [
         (
             "twice",
-            "the function plain at FILE:20 cannot be enqueued: a worker would import 'SHOP.plain', which is something "
-            "else: the function plain at FILE:19. Enqueue it by the path where it can be found: 'SHOP.twice'.",
+            (
+                "the function plain at FILE:20 cannot be enqueued: a worker would import 'SHOP.plain', which is "
+                "something else: the function plain at FILE:19. "
+                "Enqueue it by the path where it can be found: 'SHOP.twice'."
+            ),
         ),
         (
             "undecorated",
-            "the function decorated at FILE:22 cannot be enqueued: a worker would import 'SHOP.decorated', which is "
-            "what a decorator made of it: the function decorated at FILE:9. "
-            "Enqueue it by the path where it can be found: 'SHOP.undecorated'.",
+            (
+                "the function decorated at FILE:22 cannot be enqueued: a worker would import 'SHOP.decorated', which "
+                "is what a decorator made of it: the function decorated at FILE:9. "
+                "Enqueue it by the path where it can be found: 'SHOP.undecorated'."
+            ),
         ),
         (
             "renamed",
-            "the function plain at FILE:46 cannot be enqueued: a worker would import 'SHOP.plain', which is something "
-            "else: the function plain at FILE:19. Enqueue it by the path where it can be found: 'SHOP.renamed'.",
+            (
+                "the function plain at FILE:46 cannot be enqueued: a worker would import 'SHOP.plain', which is "
+                "something else: the function plain at FILE:19. "
+                "Enqueue it by the path where it can be found: 'SHOP.renamed'."
+            ),
         ),
         (
             "moved",
-            "moved cannot be enqueued: a worker would import it as 'shop_that_is_gone.moved', and there is no module "
-            "'shop_that_is_gone'",
+            (
+                "moved cannot be enqueued: a worker would import it as 'shop_that_is_gone.moved', and there is no "
+                "module 'shop_that_is_gone'"
+            ),
         ),
         (
             "first",
-            "the function rebound at FILE:55 cannot be enqueued: a worker would import 'SHOP.rebound', which is "
-            "something else: the function rebound at FILE:57. "
-            "Enqueue it by the path where it can be found: 'SHOP.first'.",
+            (
+                "the function rebound at FILE:55 cannot be enqueued: a worker would import 'SHOP.rebound', which is "
+                "something else: the function rebound at FILE:57. "
+                "Enqueue it by the path where it can be found: 'SHOP.first'."
+            ),
         ),
         (
             "unnamed",
-            "careless.call cannot be enqueued: it is defined inside a function, where a worker cannot import it. Move "
-            "it to the top level of its module. If a decorator made it, the decorator lacks functools.wraps.",
+            (
+                "careless.call cannot be enqueued: it is defined inside a function, where a worker cannot import it. "
+                "Move it to the top level of its module. If a decorator made it, the decorator lacks functools.wraps."
+            ),
         ),
         (
             "anonymous",
-            "a lambda cannot be enqueued: it has no name that a worker could import. "
-            "Write a function with def at the top level of a module.",
+            (
+                "a lambda cannot be enqueued: it has no name that a worker could import. "
+                "Write a function with def at the top level of a module."
+            ),
         ),
         (
             "task_inside.__wrapped__",
-            "the function task_inside at FILE:36 cannot be enqueued: a worker would import 'SHOP.task_inside', which "
-            "is what a decorator made of it: the function task_inside at FILE:9. "
-            "Enqueue that one, or give the undecorated function a name of its own.",
+            (
+                "the function task_inside at FILE:36 cannot be enqueued: a worker would import 'SHOP.task_inside', "
+                "which is what a decorator made of it: the function task_inside at FILE:9. "
+                "Enqueue that one, or give the undecorated function a name of its own."
+            ),
         ),
     ],
 )

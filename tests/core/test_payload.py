@@ -150,6 +150,28 @@ class Color(enum.Enum):
     RED = "red"
 
 
+class Mapped(enum.Enum):
+    A = {1: 1, "1": 1}  # noqa: RUF012  # a value, not an attribute
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Word(enum.StrEnum):
+    ONE = "1"
+
+
+class Tagged(str):
+    """Text that is equal to itself only."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 @dataclasses.dataclass
 class Point:
     x: int
@@ -167,6 +189,94 @@ class Point:
 )  # fmt: skip
 def test_plain_json_coerces_what_web_applications_have(value: Any, expected: Any) -> None:
     assert through(JSON, value) == expected
+
+
+KEYS = st.one_of(
+    TEXT, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False), st.integers(-1, 1),
+    st.sampled_from(["1", "1.0", "true", "null", "-1", "0"]),
+)  # fmt: skip
+KEYED = st.recursive(
+    st.dictionaries(KEYS, st.none(), max_size=6),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner) | st.builds(Point, st.just(1), inner)
+        | st.dictionaries(KEYS, inner, max_size=3)
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def texts_of(keys: Any) -> set[str]:
+    return {key if isinstance(key, str) else json.dumps(key) for key in keys}
+
+
+@given(KEYED)
+def test_keys_become_text_or_are_refused_but_none_is_lost(value: Any) -> None:
+    def lossy(one: Any) -> bool:
+        if isinstance(one, Point):
+            return lossy(one.y)
+        if isinstance(one, list | tuple):
+            return any(map(lossy, one))
+        return one is not None and (len(texts_of(one)) < len(one) or any(map(lossy, one.values())))
+
+    if lossy(value):
+        with pytest.raises(SerializationError, match=r"^x cannot be encoded by JSONSerializer: two keys of a dict, "):
+            encode(JSON, value, "x")
+    else:
+        _ = encode(JSON, value, "x")
+        if isinstance(value, dict) and not any(value.values()):
+            assert through(JSON, value).keys() == texts_of(value)
+    if isinstance(value, dict) and not any(value.values()):
+        assert through(TYPED, value) == value
+        assert {type(key) for key in through(TYPED, value)} == {type(key) for key in value}
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ({1: "a", "1": "b"}, "1 and '1', are both '1'"), ({"true": 1, True: 2}, "'true' and True, are both 'true'"),
+        ({None: 1, "null": 2}, "None and 'null', are both 'null'"), ({1.0: 1, "1.0": 2}, "are both '1.0'"),
+        ({Number.ONE: 1, "1": 2}, "are both '1'"), ({Word.ONE: 1, 1: 2}, "are both '1'"),
+        ({Tagged("a"): 1, Tagged("a"): 2}, "'a' and 'a', are both 'a'"),
+        ({"args": [[Point(1, ({1: 2, "1": 3},))]]}, "1 and '1', are both '1'"),
+        (Mapped.A, "1 and '1'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_of_two_keys_that_are_the_same_text_none_is_lost_in_silence(value: Any, keys: str) -> None:
+    with pytest.raises(SerializationError, match=keys):
+        encode(JSON, value, "the arguments of shop.bill")
+
+
+@pytest.mark.parametrize(
+    "key", [(1, 2), Color.RED, b"x", frozenset(), math.nan, math.inf, UUID(int=1), date(2020, 1, 1)]
+)
+def test_keys_that_json_has_not_are_refused(key: Any) -> None:
+    with pytest.raises(SerializationError):
+        encode(JSON, {key: 1}, "x")
+
+
+def test_a_zero_below_zero_keeps_its_sign() -> None:
+    assert encode(TYPED, [0.0, -0.0], "x") == '[0.0,{"$float":"-0.0"}]'
+    assert [math.copysign(1, zero) for zero in through(TYPED, [0.0, -0.0, {-0.0: 1}.popitem()[0]])] == [1, -1, -1]
+
+
+class Precise(datetime):
+    """A datetime that knows more than one, as those of pandas do."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Precise)
+
+    __hash__ = datetime.__hash__
+
+
+class Renamed(datetime):
+    """A datetime that is no more than one, as those of freezegun are."""
+
+
+def test_a_subclass_that_would_lose_something_is_refused() -> None:
+    with pytest.raises(SerializationError, match="Precise has no JSON form that comes back equal"):
+        encode(TYPED, Precise(2020, 1, 1), "x")
+    assert through(TYPED, Renamed(2020, 1, 1)) == datetime(2020, 1, 1)  # noqa: DTZ001  # naive as well
 
 
 @pytest.mark.parametrize("value", [Color.RED, Point(1, 2), bytearray(b"x"), 1j, range(3)])

@@ -71,9 +71,11 @@ def test_values_come_back_equal_and_of_their_types(with_serializer: Any, seriali
     with thread_worker(app):
         found = app.map(handlers.echo, [{"value": value} for value in VALUES], timeout=30)
         nan = app.apply(handlers.echo, math.nan, timeout=30)
+        zero = app.apply(handlers.echo, -0.0, timeout=30)
     assert found == VALUES
     assert [type(value) for value in found] == [type(value) for value in VALUES]
     assert math.isnan(nan)
+    assert math.copysign(1, zero) == -1
 
 
 def test_typed_json_can_be_queried(with_serializer: Any, outside: Outside) -> None:
@@ -85,7 +87,7 @@ def test_typed_json_can_be_queried(with_serializer: Any, outside: Outside) -> No
 
 
 def test_what_plain_json_would_lose_is_refused_at_enqueue_and_recorded_at_the_end(app: Werk, outside: Outside) -> None:
-    for value in (math.nan, {1}, b"x", object()):
+    for value in (math.nan, {1}, b"x", object(), {1: "a", "1": "b"}, [{"a": {True: 1, "true": 2}}]):
         with pytest.raises(SerializationError):
             _ = app.enqueue(handlers.echo, value)
     assert outside.count() == 0
