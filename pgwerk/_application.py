@@ -16,6 +16,7 @@ from pgwerk._core.ordering import Draft, Habits, Hook, draft, params_of
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.procedures import enqueue
 from pgwerk._core.schema import migrations
+from pgwerk._dsn import checked
 from pgwerk._names import Names, literal
 from pgwerk._twins import aio_face, sync_face
 from pgwerk.config import WerkConfig, configured, resolved_dsn
@@ -75,7 +76,7 @@ class Application:
         self.config = configured(config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool)
         self.names = Names(self.config.schema, self.config.prefix, self.config.ephemeral_tables)
         self.dsn = resolved_dsn(dsn)
-        self.listen_dsn = listen_dsn
+        self.listen_dsn = checked(listen_dsn) if listen_dsn else None
         self.auto_migrate = auto_migrate
         if serializer is not None and not isinstance(serializer, Serializer):
             raise ConfigError(f"serializer={serializer!r}: it must be a Serializer, such as JSONSerializer()")

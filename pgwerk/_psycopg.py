@@ -10,7 +10,9 @@ from psycopg.types.json import JsonbLoader
 
 from pgwerk._core.operation import Statement
 from pgwerk._core.statements.arrays import Packed
+from pgwerk._dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
 from pgwerk._names import Names
+from pgwerk._unreachable import explained
 from pgwerk.errors import (
     ConfigError,
     ConnectionFailed,
@@ -49,13 +51,8 @@ RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected)
 
 def connection_string(dsn: str, application_name: str) -> str:
     """Complete a DSN with timeouts and a name; raises ConfigError when it cannot be read."""
-    try:
-        given = conninfo.conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
-        raise ConfigError(
-            f"the DSN cannot be read: {str(error).strip()}. "
-            "It should look like postgresql://user:password@host:5432/database"
-        ) from None
+    given = _read(dsn)
+    dsn = normal(dsn)
     defaults = {**CONNECTION_DEFAULTS, "application_name": application_name}
     defaults = {name: value for name, value in defaults.items() if name not in given}
     try:
@@ -66,16 +63,45 @@ def connection_string(dsn: str, application_name: str) -> str:
         return conninfo.make_conninfo(dsn, **defaults)
 
 
+def _read(dsn: str) -> dict[str, Any]:
+    """Read a DSN; raises ConfigError, which quotes none of it."""
+    defaults = {one.keyword.decode(): one for one in pq.Conninfo.get_defaults()}
+    why = problem(normal(dsn), defaults)
+    if why is None:
+        given: dict[str, Any] = {}
+        try:
+            given = conninfo.conninfo_to_dict(normal(dsn))
+            why = unfit(given)
+        except psycopg.ProgrammingError:
+            why = f"libpq refuses it. {EXAMPLE}. {ENCODE}"
+        if why is None:
+            return given
+    # Outside of the except: libpq's text, which quotes the password, is not to be found by way of ours.
+    raise unreadable(dsn, why)
+
+
 def shown_dsn(dsn: str) -> str:
-    """A DSN as it may be shown: without its password."""
+    """A DSN as it may be shown, with what the environment adds to it, and without its password."""
     try:
-        parts = conninfo.conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
+        given = _read(dsn)
+    except ConfigError:
         return "(unreadable DSN)"
-    host = parts.get("host") or parts.get("hostaddr") or "local socket"
-    port = f":{parts['port']}" if parts.get("port") else ""
-    user = f"{parts['user']}@" if parts.get("user") else ""
-    return f"{user}{host}{port}/{parts.get('dbname') or ''}"
+    defaults = {one.keyword.decode(): (one.val or b"").decode("utf-8", "replace") for one in pq.Conninfo.get_defaults()}
+    parts = {name: str(given.get(name) or defaults.get(name) or "") for name in SHOWN}
+    if parts["service"] and not parts["host"]:
+        return f"service {parts['service']}"
+    hosts = (parts["host"] or parts["hostaddr"] or "local socket").split(",")
+    hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+    if parts["host"] or parts["hostaddr"]:
+        ports = parts["port"].split(",")
+        ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+        hosts = [f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=True)]
+    user = f"{parts['user']}@" if given.get("user") else ""
+    return f"{user}{','.join(hosts)}/{parts['dbname']}"
+
+
+SHOWN = ("host", "hostaddr", "port", "user", "dbname", "service")
+"""What of a DSN is shown."""
 
 
 class Renderer:
@@ -121,9 +147,7 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
         # A malformed value, or one beyond a limit.
         return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
     if lost(error):
-        return ConnectionFailed(
-            f"Postgres at {where} does not answer: {_first_line(text)}. Check that it runs there, and the DSN."
-        )
+        return ConnectionFailed(explained(text, where))
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
 
 

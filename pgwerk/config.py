@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, get_type_hints
 
+from pgwerk._dsn import VARIABLES, checked
 from pgwerk.errors import ConfigError
 
 PREFIX = "PGWERK_"
@@ -100,20 +101,17 @@ def configured(config: "WerkConfig | Mapping[str, Any] | None", **values: Any) -
     elif hasattr(config, "keys"):
         base = WerkConfig.from_env().with_values(**config)
     else:
-        raise ConfigError(f"config={config!r}: it takes a WerkConfig or a dict")
+        # Not its value: somebody may have passed the DSN here.
+        raise ConfigError(f"config takes a WerkConfig or a dict, not {type(config).__name__}")
     return base.with_values(**values)
 
 
 def resolved_dsn(dsn: str | None, environ: Mapping[str, str] | None = None) -> str:
     """The DSN to use: the given one, PGWERK_DSN, DATABASE_URL, or libpq's own PG… variables."""
     environ = os.environ if environ is None else environ
-    found = dsn or environ.get("PGWERK_DSN") or environ.get("DATABASE_URL")
+    found = dsn or next((environ[name] for name in VARIABLES if environ.get(name, "").strip()), None)
     if found:
-        # Some platforms and SQLAlchemy write the scheme in their own ways.
-        for scheme in ("postgres://", "postgresql+psycopg://", "postgresql+psycopg2://"):
-            if found.startswith(scheme):
-                return "postgresql://" + found.removeprefix(scheme)
-        return found
+        return checked(found, environ)
     if any(environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")):
         return ""
     raise ConfigError(

@@ -43,8 +43,15 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read a command line, which shows --help; click would make a failure of a reader that has seen enough."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise SeenEnough from error
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; click would make a failure of a reader that has seen enough."""
+        """Run the command; see above."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:

@@ -102,7 +102,8 @@ def results(batch: "Batch", counts: "Counts", took: float, dsn: str) -> list[Par
         broken.add(str(job.args[0] if job.args else job.id), str(job.attempts), Cell(words.reason(job), "red"))
     functions, classes = batch.totals()
     # A DSN with a user may hold a password, which does not belong on a screen.
-    where = dsn if dsn.startswith(EMBEDDED) or "@" not in dsn else f"postgresql://{batch.app.executor.where}"
+    secret = not dsn.startswith(EMBEDDED) and ("@" in dsn or "password" in dsn)
+    where = dsn if not secret else f"postgresql://{batch.app.executor.where}"
     where = shlex.quote(where)
     total = (
         f"{counts.ended:,} jobs in {words.duration(took)} ({counts.ended / max(took, 0.001):,.0f} a second): "

@@ -4,14 +4,15 @@
 """
 
 import contextlib
-import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from pgwerk.cli import streams
 from pgwerk.errors import ConfigError, WerkError
 from pgwerk.logs import printable
 
@@ -33,17 +34,19 @@ def guarded(run: Callable[..., Any], args: Any, *, standalone_mode: bool = True,
     """Call click's *run* and leave with the right exit code."""
     if not standalone_mode:
         return run(args, standalone_mode=False, **extra)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character shows its code.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    streams.prepare()
     try:
         code = _code(run, args, extra)
         sys.stdout.flush()
     except (BrokenPipeError, SeenEnough):
-        # Python would complain again when it flushes at the end.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if isinstance(error, WerkError) or error.filename is not None:
+            raise  # wanted so, or about a file rather than what we print
+        code = FAILED
+        with contextlib.suppress(OSError):
+            tell(f"the output could not be written: {os.strerror(error.errno or 0)}.")
+    streams.settle()
     sys.exit(code)
 
 
@@ -53,15 +56,30 @@ def _code(run: Callable[..., Any], args: Any, extra: dict[str, Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        vars(error)["message"] = without_secrets(error.message, args)
+        # Where nobody can be told, the exit code tells.
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except WerkError as error:
         if debugging(args):
             raise
-        tell(str(error))
+        with contextlib.suppress(OSError):
+            tell(without_secrets(str(error), args))
         return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
     # click returns the code of ctx.exit(), and the value of a command that returns one.
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def without_secrets(message: str, args: Any) -> str:
+    """Leave out what may be a DSN, wherever on the command line it was written."""
+    given = sys.argv[1:] if args is None else [str(arg) for arg in args]
+    for arg in sorted(given, key=len, reverse=True):
+        text = arg.partition("=")[2] if arg.startswith("--") else arg
+        if re.search(r"://|password\s*=|:\S*@", text):
+            for shown in (repr(text), text):
+                message = message.replace(shown, "(a DSN)")
+    return message
 
 
 def debugging(args: Any = None) -> bool:

@@ -1,5 +1,6 @@
 """The only place where results are printed: tables on a terminal, aligned text in a pipe, JSON when asked for."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -42,8 +43,9 @@ def show(*parts: Part, plain: bool = False) -> None:
 
 
 def note(sentence: str) -> None:
-    """Print a remark where no program takes it for a result."""
-    click.echo(sentence, err=True)
+    """Print a remark where no program takes it for a result; where that is impossible, the results count."""
+    with contextlib.suppress(OSError):
+        click.echo(sentence, err=True)
 
 
 def show_json(value: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +23,7 @@ class Target:
     """The APP argument and the options beside it, not looked at yet."""
 
     app: str | None = None
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)
     schema: str | None = None
     prefix: str | None = None
 
@@ -96,6 +96,9 @@ def load(path: str) -> Any:
     module_name, colon, attribute = path.partition(":")
     if "://" in path:
         raise click.UsageError(f"{path.partition('://')[0]}://… is a DSN, not an APP. Pass it as --dsn.")
+    if any(sign in path for sign in "@= "):
+        # Not repeated: it may hold a password.
+        raise click.UsageError("APP is module:attribute, and this is not: it looks like a DSN. Pass it as --dsn.")
     if module_name.endswith(".py") or "/" in module_name:
         module_name = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise click.UsageError(
