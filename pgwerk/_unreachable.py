@@ -53,7 +53,7 @@ ANSWERS: Final = (
 )
 """What Postgres, or PgBouncer, says itself."""
 
-_NO_SERVER = "Check that it runs there and listens on this address and port."
+_NO_SERVER = "Check that it runs there, and the host and port of the DSN."
 SILENCES: Final = (
     Cause(
         r"resolve host|translate host name|Name or service not known|name resolution|nodename nor servname|"

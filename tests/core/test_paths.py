@@ -253,7 +253,7 @@ def test_a_name_that_is_rebound_later_is_noticed(shop: ModuleType) -> None:
     vars(shop)["plain"] = shop.decorated
     with pytest.raises(EnqueueError, match="something else: the function decorated"):
         stored(plain)
-    del shop.plain
+    del vars(shop)["plain"]
     with pytest.raises(EnqueueError, match="which does not exist"):
         stored(plain)
 

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from pgwerk import Werk, aio
 from pgwerk._unreachable import explained
@@ -139,7 +140,7 @@ def test_where_nobody_answers(tmp_path: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     silent = "does not answer"
-    runs = "Check that it runs there and listens on this address and port."
+    runs = "Check that it runs there, and the host and port of the DSN."
     assert refused(f"postgresql://127.0.0.1:{port}/d") == (
         f"Postgres at 127.0.0.1:{port}/d {silent}: Connection refused. {runs}"
     )
@@ -161,18 +162,18 @@ def test_where_nobody_answers(tmp_path: Any) -> None:
 def test_what_a_real_server_says(dsn: str, pg: psycopg.Connection, schema: str) -> None:
     role = f"{schema}_role"
     alter = sql.SQL("alter role {} {}")
-    as_role = psycopg.conninfo.make_conninfo(dsn, user=role, password="hunter2")
+    as_role = make_conninfo(dsn, user=role, password="hunter2")
     _ = pg.execute(sql.SQL("create role {} nologin password 'hunter2'").format(sql.Identifier(role)))
     try:
         assert f'role "{role}" is not permitted to log in. ALTER ROLE … LOGIN' in refused(as_role)
         _ = pg.execute(alter.format(sql.Identifier(role), sql.SQL("login connection limit 0")))
         assert f'too many connections for role "{role}". Raise that limit' in refused(as_role)
-        said = refused(psycopg.conninfo.make_conninfo(dsn, user=role, password="hunter3"))
+        said = refused(make_conninfo(dsn, user=role, password="hunter3"))
         assert f'password authentication failed for user "{role}". {PASSWORD}' in said
         assert "hunter" not in said
     finally:
         _ = pg.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
-    said = refused(psycopg.conninfo.make_conninfo(dsn, dbname=schema))
+    said = refused(make_conninfo(dsn, dbname=schema))
     assert f'refused the connection: database "{schema}" does not exist. Create the database' in said
 
 

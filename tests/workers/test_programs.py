@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,8 +67,9 @@ def program(tmp_path: Path) -> Program:
 @pytest.fixture
 def rows(pg: psycopg.Connection, schema: str) -> Callable[[], list[Any]]:
     """Read what became of the jobs."""
-    sql = f"select function, status, result, attempts from {schema}._pgwerk_jobs order by id"
-    return lambda: pg.execute(sql).fetchall()
+    text = sql.SQL("select function, status, result, attempts from {} order by id")
+    table = sql.Identifier(schema, "_pgwerk_jobs")
+    return lambda: pg.execute(text.format(table)).fetchall()
 
 
 def expected(module: str, inline: str = "__main__", ran: str | None = None) -> list[Any]:
