@@ -11,7 +11,7 @@ import pytest
 from pgwerk import EnqueueError, EnqueueParams, JobNotFound, JobStatus, WerkConfig, WerkError
 from pgwerk.aio import Werk
 from tests.aio import handlers
-from tests.aio.conftest import working
+from tests.fixtures.loops import working
 
 
 async def test_a_job_is_enqueued_run_and_looked_at(app: Werk) -> None:
