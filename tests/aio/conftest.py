@@ -33,9 +33,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
 
 @pytest.fixture
-def app(dsn: str, schema: str) -> Iterator[Werk]:
+def app(dsn: str, migrated: str) -> Iterator[Werk]:
     """An asyncio app; what it opened on the test's own loop is closed with that."""
-    made = Werk(dsn, schema=schema, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
+    made = Werk(dsn, schema=migrated, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
     yield made
     if "sync" in made.faces:
         made.sync.close()

@@ -87,6 +87,7 @@ async def test_jobs_are_managed(app: Werk) -> None:
             await gone
 
 
+@pytest.mark.usefixtures("unmigrated")
 async def test_the_installation_is_managed(app: Werk) -> None:
     assert len(await app.migrate()) > 0
     assert await app.migrate() == []

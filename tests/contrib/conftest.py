@@ -11,8 +11,8 @@ from tests.fixtures.callers import Caller as Caller  # noqa: PLC0414  # it used 
 
 
 @pytest.fixture
-def werk(dsn: str, schema: str) -> Iterator[Werk]:
-    made = Werk(dsn, schema=schema)
+def werk(dsn: str, migrated: str) -> Iterator[Werk]:
+    made = Werk(dsn, schema=migrated)
     made.connect()
     yield made
     made.close()

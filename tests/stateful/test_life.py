@@ -76,8 +76,8 @@ class Life(Steps):
 
 
 @pytest.fixture
-def machine(executor_kind: str, dsn: str, schema: str, pg: "psycopg.Connection[Any]") -> Iterator[type[Life]]:
-    names = Names(schema)
+def machine(executor_kind: str, dsn: str, migrated: str, pg: "psycopg.Connection[Any]") -> Iterator[type[Life]]:
+    names = Names(migrated)
     with FACES[executor_kind](dsn, names, pool_size=2) as face:
         face.run(migrate.migrate())
         yield type("Life", (Life,), {"face": face, "pg": pg, "names": names})
