@@ -2,7 +2,8 @@
 PYTHON ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-JOBS ?= 2
+# Many tests wait for something, so there is work for more processes than cores.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,20 +20,23 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit examples bench bench-peers bench-scenarios clean
+.PHONY: help dev demo test lint types unit examples test-matrix package bench bench-peers bench-scenarios clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.\/-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  Variables: PYTHON=python3.12 DEMO_ARGS='...' PYTEST_ARGS='...' JOBS=2"
+	@echo "  Variables: PYTHON=python3.12 DEMO_ARGS='...' PYTEST_ARGS='...' JOBS=3"
+
+dev: $(VENV)/dev ## the environment for development
 
 demo: $(VENV)/demo ## install with a bundled Postgres and run `werk demo $(DEMO_ARGS)`
 	$(BIN)/werk demo $(DEMO_ARGS)
 
 test: lint types unit examples ## everything: format, lint, import contracts, types, all tests
 
-lint: $(VENV)/dev ## ruff (format and rules) and the import contracts
+lint: $(VENV)/dev ## ruff (format and rules), spelling and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports --config setup.cfg
 
 types: $(VENV)/dev ## mypy --strict and pyright
@@ -40,12 +44,26 @@ types: $(VENV)/dev ## mypy --strict and pyright
 	$(BIN)/pyright
 
 unit: $(VENV)/dev ## the tests, on $(JOBS) processes; PYTEST_ARGS='-k name'
-	$(BIN)/pytest -n $(JOBS) $(PYTEST_ARGS)
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
+	@$(BIN)/coverage combine --quiet
+	@# Only the figure; the lines that were missed when it is too low.
+	@total=$$($(BIN)/coverage report --format=total) && echo "coverage: $$total %" || { $(BIN)/coverage report; exit 1; }
+else
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+endif
 
 examples: $(VENV)/dev ## the tests of every example
 	@set -e; for dir in $(EXAMPLES); do \
 		echo "== $$dir"; (cd "$$dir" && $(CURDIR)/$(BIN)/python -m pytest tests); \
 	done
+
+test-matrix: $(VENV)/dev ## the tests on every Python and every Postgres that is here; PYTHONS and POSTGRES_BINS name others
+	JOBS=$(JOBS) .ci/matrix.sh $(PYTEST_ARGS)
+
+package: $(VENV)/dev ## build wheel and sdist into dist/, check what is inside, and use the wheel
+	.ci/package.sh
 
 bench: $(VENV)/dev ## the benchmarks, against a throw-away server
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -56,8 +74,8 @@ bench-peers: $(VENV)/dev ## pgwerk beside other queues, each installed in .venv-
 bench-scenarios: $(VENV)/dev ## every scenario of the benchmarks, small: does it work?
 	$(BIN)/python -m benchmarks --quick $(addprefix --only ,$(SCENARIOS)) $(BENCH_ARGS)
 
-clean: ## remove .venv, caches and build output
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*
+clean: ## remove .venv, .venv-3.*, caches and build output
+	rm -rf $(VENV) .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- stamps: files whose age says when something was last installed --------------------------------

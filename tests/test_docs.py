@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import psycopg
@@ -12,7 +13,7 @@ import pytest
 import pgwerk
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SAMPLE_DSN = "postgresql://user:password@localhost/mydb"
 
 
@@ -55,6 +56,19 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(name: str, dsn: str, schem
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_all_addresses_of_the_project_agree() -> None:
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
+    files = [*PAGES, ROOT / "pyproject.toml", *sorted((ROOT / ".github").rglob("*.yml"))]
+    found = [
+        (file.name, url) for file in files for url in re.findall(r"https://github\.com/[\w./-]*", file.read_text())
+    ]
+    assert found
+    assert [(name, url) for name, url in found if url != home and not url.startswith(f"{home}/")] == []
+    for _name, url in found:
+        _, in_repository, path = url.partition(f"{home}/blob/main/")
+        assert not in_repository or (ROOT / path).exists(), url
 
 
 def test_every_public_name_can_be_imported_and_is_documented() -> None:

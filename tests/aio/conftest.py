@@ -2,15 +2,15 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from pgwerk import WerkConfig
 from pgwerk.aio import Werk
-from tests.fixtures.workers import QUICK, thread_worker
+from tests.fixtures.loops import working as working  # noqa: PLC0414  # it used to be here
+from tests.fixtures.waiting import until as until  # noqa: PLC0414  # and this, too
+from tests.fixtures.workers import QUICK
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,23 +33,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
 
 @pytest.fixture
-def app(dsn: str, schema: str) -> Iterator[Werk]:
+def app(dsn: str, migrated: str) -> Iterator[Werk]:
     """An asyncio app; what it opened on the test's own loop is closed with that."""
-    made = Werk(dsn, schema=schema, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
+    made = Werk(dsn, schema=migrated, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
     yield made
     if "sync" in made.faces:
         made.sync.close()
-
-
-@contextmanager
-def working(app: Werk, **settings: Any) -> Iterator[Any]:
-    """A worker in threads beside the loop, until the block ends; handlers get the synchronous face."""
-    with thread_worker(app.sync, **settings) as worker:
-        yield worker
-
-
-async def until(check: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait for something that only Postgres can tell."""
-    async with asyncio.timeout(seconds):
-        while not check():  # noqa: ASYNC110  # it happens in another process
-            await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ import pytest
 from pgwerk import EnqueueError, EnqueueParams, JobNotFound, JobStatus, WerkConfig, WerkError
 from pgwerk.aio import Werk
 from tests.aio import handlers
-from tests.aio.conftest import working
+from tests.fixtures.loops import working
 
 
 async def test_a_job_is_enqueued_run_and_looked_at(app: Werk) -> None:
@@ -87,6 +87,7 @@ async def test_jobs_are_managed(app: Werk) -> None:
             await gone
 
 
+@pytest.mark.usefixtures("unmigrated")
 async def test_the_installation_is_managed(app: Werk) -> None:
     assert len(await app.migrate()) > 0
     assert await app.migrate() == []

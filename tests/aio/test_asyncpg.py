@@ -58,6 +58,7 @@ async def test_several_statements_are_all_or_nothing(app: Werk, dsn: str, pg: ps
         assert await count(app) == 3
 
 
+@pytest.mark.usefixtures("unmigrated")
 async def test_errors_say_what_is_wrong(app: Werk, dsn: str, schema: str, pg: psycopg.Connection) -> None:
     async with connected(dsn) as connection:
         bare = Werk(dsn, schema=schema, auto_migrate=False)

@@ -12,7 +12,7 @@ import pytest
 from pgwerk import EnqueueParams
 from pgwerk.aio import Werk
 from tests.aio import handlers
-from tests.aio.conftest import until
+from tests.fixtures.waiting import until
 
 ROUNDS = 150
 

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from pgwerk._core.operation import Statement, scalar
 from tests.fixtures.run import AioFace, Run
+
+pytestmark = pytest.mark.every_executor
 
 ME = Statement("select pg_backend_pid()", {}, scalar, repeatable=True)
 

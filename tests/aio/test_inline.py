@@ -10,7 +10,8 @@ import pytest
 from pgwerk import EnqueueError, Job, JobError, JobStatus, Retry
 from pgwerk.aio import AsyncWorker, Werk
 from tests.aio import handlers
-from tests.aio.conftest import until, working
+from tests.fixtures.loops import working
+from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pgwerk.aio import Werk
 from tests.aio import handlers
-from tests.aio.conftest import working
 from tests.exactness.helpers import in_a_fork
-from tests.fixtures.workers import eventually
+from tests.fixtures.loops import working
+from tests.fixtures.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

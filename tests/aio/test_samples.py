@@ -21,7 +21,7 @@ from pgwerk.aio import (
     WerkError,
 )
 from tests.aio import handlers
-from tests.aio.conftest import working
+from tests.fixtures.loops import working
 from tests.fixtures.workers import Notes
 from tests.workers.handlers import note
 

@@ -8,7 +8,7 @@ import pytest
 
 from pgwerk import Context, EnqueueError, JobError, JobTimeout
 from pgwerk.aio import Werk
-from tests.aio.conftest import working
+from tests.fixtures.loops import working
 
 tasks = Werk("postgresql://set-by-the-fixture/x")
 

@@ -11,8 +11,9 @@ from pgwerk import EnqueueError, JobError, JobNotFound, JobStatus, JobTimeout
 from pgwerk.aio import Werk
 from pgwerk.aio.listener import Listener
 from tests.aio import handlers
-from tests.aio.conftest import until, working
 from tests.exactness.handlers import until_noted
+from tests.fixtures.loops import working
+from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 from tests.workers.handlers import note
 

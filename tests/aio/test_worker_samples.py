@@ -19,7 +19,7 @@ from pgwerk.aio import (
     Worker,
 )
 from tests.aio import handlers
-from tests.aio.conftest import until
+from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 
 _ = pytest.importorskip("pgwerk.workers.awaitable")

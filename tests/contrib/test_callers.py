@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pgwerk import EnqueueError, EnqueueParams, Group, JobStatus, Retry, Werk
-from tests.contrib.conftest import Caller
+from tests.fixtures.callers import Caller
 
 WORK = "tests.contrib.handlers.work"
 

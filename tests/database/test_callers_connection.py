@@ -15,6 +15,8 @@ from pgwerk.errors import EnqueueError, SerializationError
 from tests.database.builders import Desk, new
 from tests.fixtures.run import AioFace, Run
 
+pytestmark = pytest.mark.every_executor
+
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "autocommit": {"autocommit": True},

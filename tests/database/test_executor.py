@@ -28,6 +28,8 @@ from pgwerk.aio.executor import Executor as AioExecutor
 from pgwerk.errors import ConfigError, ConnectionFailed, DatabaseError, SchemaVersionMismatch, SerializationError
 from tests.fixtures.run import FACES, AioFace, Run
 
+pytestmark = pytest.mark.every_executor
+
 ME = Statement("select pg_backend_pid()", {}, scalar, repeatable=True)
 NAP = Statement("select pg_sleep(5)", {}, nothing)
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from typing import Any
 import psycopg
 
 from pgwerk import Job, JobStatus, Werk
-from tests.fixtures.workers import Notes, WorkerProcess, eventually
+from tests.fixtures.waiting import eventually
+from tests.fixtures.workers import Notes, WorkerProcess
 
 Start = Callable[..., WorkerProcess]
 
@@ -98,10 +98,3 @@ def most_at_once(notes: Notes, group: str) -> int:
         elif what == f"leave {group}":
             inside -= 1
     return most
-
-
-def until(check: Callable[[], Any], seconds: float = 20.0) -> float:
-    """Wait for *check*; how long it took."""
-    began = time.monotonic()
-    eventually(check, seconds)
-    return time.monotonic() - began

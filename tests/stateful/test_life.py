@@ -75,12 +75,10 @@ class Life(Steps):
         assert sorted(id_ for (id_,) in found) == sorted(row.id for row in self.model.some(*RUNNING))
 
 
-@pytest.fixture(params=sorted(FACES))
-def machine(
-    request: pytest.FixtureRequest, dsn: str, schema: str, pg: "psycopg.Connection[Any]"
-) -> Iterator[type[Life]]:
-    names = Names(schema)
-    with FACES[request.param](dsn, names, pool_size=2) as face:
+@pytest.fixture
+def machine(executor_kind: str, dsn: str, migrated: str, pg: "psycopg.Connection[Any]") -> Iterator[type[Life]]:
+    names = Names(migrated)
+    with FACES[executor_kind](dsn, names, pool_size=2) as face:
         face.run(migrate.migrate())
         yield type("Life", (Life,), {"face": face, "pg": pg, "names": names})
 
