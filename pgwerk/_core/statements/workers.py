@@ -221,6 +221,18 @@ def _read_roster(rows: Rows) -> list[WorkerInfo]:
     return [_worker_info(*row) for row in rows]
 
 
-def _worker_info(*row: Any) -> WorkerInfo:
-    *words, heartbeat, started, expires, active = row
-    return WorkerInfo(*words, moment(heartbeat) or EPOCH, moment(started) or EPOCH, moment(expires), active)
+def _worker_info(
+    id_: str, name: str, queue: str, status: str, metadata: dict[str, Any],
+    heartbeat: str, started: str, expires: str | None, active: int,
+) -> WorkerInfo:  # fmt: skip
+    return WorkerInfo(
+        id_,
+        name,
+        queue,
+        status,
+        metadata,
+        moment(heartbeat) or EPOCH,
+        moment(started) or EPOCH,
+        moment(expires),
+        active,
+    )
