@@ -23,9 +23,7 @@ LIVES = pytest.mark.parametrize("life", [sync_life, aio_life], ids=["sync", "aio
 
 @LIVES
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-@pytest.mark.parametrize(
-    "setting", ["nothing", "german dates", "serializable", "read only", "strings", "latin1 client", "time zone"]
-)
+@pytest.mark.parametrize("setting", ["nothing", "german dates", "serializable", "read only", "latin1 client"])
 def test_a_life_behind_it(hostile: Hostile, mode: str, setting: str, life: Callable[[str, str | None], None]) -> None:
     with pgbouncer(hostile(SETTINGS[setting]), mode) as dsn:
         life(dsn, None)
