@@ -29,7 +29,7 @@ _PINNED = _TRANSACTIONS | _SESSION
 
 # What a version of Postgres does not have is null.
 _FOUND = ", ".join(f"current_setting('{name}', true)" for name in _PINNED)
-FACTS = f"select pg_backend_pid(), current_setting('server_encoding'), {_FOUND}"
+FACTS = f"select pg_backend_pid(), current_setting('server_encoding'), {_FOUND}".encode()
 """The first question on each connection of our own; `facts` reads it."""
 
 
@@ -70,13 +70,13 @@ def facts(row: tuple[Any, ...] | None, backend_pid: int) -> Facts:
     return Facts(pooled=row[0] != backend_pid, wrong=wrong, encoding=row[1])
 
 
-def pin(wrong: Mapping[str, str]) -> tuple[str, list[str]]:
+def pin(wrong: Mapping[str, str]) -> tuple[bytes, list[str]]:
     """The command that makes settings right for a session, and its parameters."""
     calls = ", ".join("set_config(%s, %s, false)" for _ in wrong)
-    return f"select {calls}", [word for setting in wrong.items() for word in setting]
+    return f"select {calls}".encode(), [word for setting in wrong.items() for word in setting]
 
 
-PROBE = ("begin", "commit")
+PROBE = (b"begin", b"commit")
 """What is sent through a pooler once, for `refuse_statement_mode` to look at how it ends."""
 
 

@@ -50,7 +50,11 @@ def pgbouncer(dsn: str, mode: str, **settings: str) -> Iterator[str]:
             os.chown(path, user.pw_uid, user.pw_gid)
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
-            [PROGRAM, str(ini)], stdout=log, stderr=log, **({"user": user.pw_uid, "group": user.pw_gid} if user else {})
+            [PROGRAM, str(ini)],
+            stdout=log,
+            stderr=log,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
         )
     through = parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{port}").geturl()
 

@@ -32,7 +32,8 @@ def test_a_life_behind_it(hostile: Hostile, mode: str, setting: str, life: Calla
 def test_statement_mode_is_refused(hostile: Hostile) -> None:
     with pgbouncer(hostile(), "statement") as dsn:
         app = Werk(dsn, config=settings())
-        for call in (app.connect, lambda: app.enqueue("tests.settings.handlers.work")):
+        calls: list[Callable[[], object]] = [app.connect, lambda: app.enqueue("tests.settings.handlers.work")]
+        for call in calls:
             with pytest.raises(ConfigError, match="PgBouncer in statement mode") as caught:
                 call()
             assert "secret" not in str(caught.value)
