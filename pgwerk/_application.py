@@ -127,7 +127,8 @@ class Application:
                 text = f"-- {migration.label}\n{migration.sql.strip()}\n"
                 text += f"insert into {{versions}} (version, name) values {row};"  # noqa: S608  # a name of ours, quoted
                 steps.append(names.render(text, with_params=False))
-        return "\n\n".join(["begin;", *steps, "commit;"]) + "\n"
+        begin = "begin isolation level read committed read write;"
+        return "\n\n".join([begin, *steps, "commit;"]) + "\n"
 
     # Hooks ------------------------------------------------------------------------
 

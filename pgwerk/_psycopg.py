@@ -5,11 +5,9 @@ from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
-from psycopg.adapt import Buffer, Dumper
-from psycopg.types.json import JsonbLoader
 
+from pgwerk._adapting import fits_all, fitting
 from pgwerk._core.operation import Statement
-from pgwerk._core.statements.arrays import Packed
 from pgwerk._dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
 from pgwerk._names import Names
 from pgwerk._unreachable import explained
@@ -34,6 +32,9 @@ CONNECTION_DEFAULTS = {
 POOL_TIMEOUT = 30.0
 """Seconds to wait for a free connection."""
 
+ENCODING = {"client_encoding": "UTF8"}
+"""What our own connections speak, whatever PGCLIENTENCODING or the server's encoding say. Poolers know it."""
+
 TRIES = 4
 """How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
 
@@ -56,11 +57,11 @@ def connection_string(dsn: str, application_name: str) -> str:
     defaults = {**CONNECTION_DEFAULTS, "application_name": application_name}
     defaults = {name: value for name, value in defaults.items() if name not in given}
     try:
-        return conninfo.make_conninfo(dsn, **defaults)
+        return conninfo.make_conninfo(dsn, **defaults, **ENCODING)
     except psycopg.ProgrammingError:
         # A client library without tcp_user_timeout.
         defaults.pop("tcp_user_timeout", None)
-        return conninfo.make_conninfo(dsn, **defaults)
+        return conninfo.make_conninfo(dsn, **defaults, **ENCODING)
 
 
 def _read(dsn: str) -> dict[str, Any]:
@@ -139,6 +140,18 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
                 "schema; running needs SELECT, INSERT, UPDATE and DELETE on its tables.",
                 error.sqlstate,
             )
+        case errors.QueryCanceled() | errors.LockNotAvailable():
+            return DatabaseError(
+                f"Postgres gave a statement up: {_first_line(text)}. If nobody cancelled it, this is the "
+                "statement_timeout or lock_timeout of the role or the database.",
+                error.sqlstate,
+            )
+        case errors.ReadOnlySqlTransaction():
+            return DatabaseError(
+                f"Postgres takes no writes here: {_first_line(text)}. It is a standby, or the transaction (or its "
+                "default, default_transaction_read_only) is read-only.",
+                error.sqlstate,
+            )
         case errors.UntranslatableCharacter() | errors.CharacterNotInRepertoire():
             return SerializationError(f"Postgres cannot store this text: {_first_line(text)}")
         case _:
@@ -151,26 +164,14 @@ def translated(error: psycopg.Error, where: str) -> WerkError:
     return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
 
 
-def read_json(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-    """Make a cursor read JSON, whatever its connection was told: Django's do not."""
-    if cursor.adapters.get_loader(_JSONB, pq.Format.TEXT) is not JsonbLoader:
-        cursor.adapters.register_loader("jsonb", JsonbLoader)
-
-
-_JSONB = psycopg.adapters.types["jsonb"].oid
-
-
-class _PackedDumper(Dumper):
-    """Sends what is packed as it is; its type is that of the cast around the parameter."""
-
-    format = pq.Format.BINARY
-
-    def dump(self, obj: Packed) -> Buffer:
-        return obj
-
-
-# For all connections that are made from here on; nobody else's values are of this class.
-psycopg.adapters.register_dumper(Packed, _PackedDumper)
+def sendable(
+    pgconn: pq.abc.PGconn, text: bytes, params: Mapping[str, Any] | None
+) -> tuple[bytes, Mapping[str, Any] | None]:
+    """A statement in the encodings of its connection; raises SerializationError for what these lack."""
+    client, server = pgconn.parameter_status(b"client_encoding"), pgconn.parameter_status(b"server_encoding")
+    if params is None or fits_all(client, server):
+        return text, params
+    return text, fitting(params, client, server)
 
 
 def all_in_use(size: int, where: str) -> str:
@@ -188,13 +189,25 @@ def no_records(error: psycopg.Error) -> bool:
 
 def lost(error: BaseException) -> bool:
     """Whether *error* means that the connection is gone or could not be made."""
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    if not isinstance(error, psycopg.Error):
         return False
     state = error.sqlstate
-    if state is None or isinstance(error, psycopg.InterfaceError):
-        return True
-    # Connection exceptions, shutting down, starting up, too many connections.
-    return state.startswith("08") or state in ("57P01", "57P02", "57P03", "53300")
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state.startswith("08") or state in _GONE
+
+
+_GONE = (
+    "57P01",  # shutting down, or terminated by somebody
+    "57P02",  # after a crash
+    "57P03",  # starting up
+    "57P04",  # the database was dropped
+    "57P05",  # idle_session_timeout
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
+    "53300",  # too many connections
+)
+"""What Postgres says when it ends a connection, or refuses one, besides all of class 08."""
 
 
 def finish_if_torn(pgconn: pq.abc.PGconn) -> None:

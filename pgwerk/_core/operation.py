@@ -45,6 +45,8 @@ class Statement(Generic[R]):
     repeatable: bool = False
     binary: bool = False
     """Ask for the rows in binary: cheaper where there are many numbers and times, and the same values."""
+    alone: bool = False
+    """It cannot run inside a transaction."""
 
     @property
     def atomic(self) -> bool:

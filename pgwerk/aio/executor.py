@@ -8,14 +8,16 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, pq
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from pgwerk._adapting import PLAIN, AsyncPlainCursor
 from pgwerk._connections import AsyncForeign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
+from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
 from pgwerk._psycopg import (
     POOL_TIMEOUT,
     RETRYABLE,
@@ -26,7 +28,7 @@ from pgwerk._psycopg import (
     finish_if_torn,
     lost,
     no_records,
-    read_json,
+    sendable,
     shown_dsn,
     translated,
 )
@@ -56,13 +58,15 @@ class Executor:
         """Pools of which a connection was lost: their others may be, too."""
         self.prepare = True
         """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+        self._explicit = False
+        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
 
     # Connections ------------------------------------------------------------------
 
     async def connect(self) -> AsyncConnection[Any]:
         """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
         try:
-            connection = await AsyncConnection.connect(self.conninfo, autocommit=True)
+            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, context=PLAIN)
         except psycopg.Error as error:
             raise translated(error, self.where) from error
         try:
@@ -74,12 +78,27 @@ class Executor:
         return connection
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        row = await (await connection.execute("select pg_backend_pid()")).fetchone()
-        if row is not None and row[0] != connection.info.backend_pid:
-            # Somebody stands between us and the server; the next statement may reach another one.
+        row = await (await connection.execute(FACTS)).fetchone()
+        found = facts(row, connection.info.backend_pid)
+        if found.pooled and self.prepare:
+            await self._try_transaction(connection)
             self.prepare = False
         if not self.prepare:
             connection.prepare_threshold = None
+        if found.explicit:
+            self._explicit = True
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            await connection.set_read_only(False)
+        elif found.to_set:
+            _ = await connection.execute(*pin(found.to_set))
+
+    async def _try_transaction(self, connection: AsyncConnection[Any]) -> None:
+        try:
+            for text in PROBE:
+                _ = await connection.execute(text)
+        except psycopg.Error as error:
+            refuse_statement_mode(error, self.where)
+            raise
 
     async def _pool_now(self) -> Pool:
         pool = self._pools.get()
@@ -98,7 +117,7 @@ class Executor:
                 num_workers=1,
                 open=False,
                 name="pgwerk",
-                kwargs={"autocommit": True},
+                kwargs={"autocommit": True, "context": PLAIN},
                 configure=self._configure,
                 check=None,
             )
@@ -181,7 +200,7 @@ class Executor:
     async def _walk(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
-        own = op.atomic and connection.autocommit
+        own = (op.atomic or (self._explicit and not getattr(op, "alone", False))) and connection.autocommit
         async with connection.transaction() if own else nullcontext():
             walk = Walk(op)
             while walk.request:
@@ -211,9 +230,8 @@ class Executor:
 
     async def _send(self, connection: AsyncConnection[Any], statement: Statement[Any]) -> AsyncCursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.
-        cursor = AsyncCursor(connection, row_factory=tuple_row)
-        read_json(cursor)
-        text, params = self._render(statement)
+        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+        text, params = sendable(connection.pgconn, *self._render(statement))
         return await cursor.execute(text, params, binary=statement.binary)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, pq, sql
 
+from pgwerk._pinning import FACTS, facts, pin
 from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, translated
 from pgwerk.aio.executor import Executor
 
@@ -44,10 +45,11 @@ class Listener:
         try:
             connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
             _ = await connection.execute(sql.SQL("listen {}").format(sql.Identifier(self._channel)))
-            row = await (await connection.execute("select pg_backend_pid()")).fetchone()
-            pooled = row is not None and row[0] != connection.info.backend_pid
+            found = facts(await (await connection.execute(FACTS)).fetchone(), connection.info.backend_pid)
+            if found.wrong and not found.pooled:
+                _ = await connection.execute(*pin(found.wrong))
             self._watch(connection)
-            if pooled and not await self._proves_itself():
+            if found.pooled and not await self._proves_itself():
                 self.deaf = True
                 logger.warning(DEAF)
                 self.close()

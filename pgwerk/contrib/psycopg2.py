@@ -11,10 +11,19 @@ from typing import Any
 
 import psycopg
 import psycopg2
-from psycopg2.extensions import PYDATETIMETZ, TRANSACTION_STATUS_IDLE, AsIs, connection, cursor, new_type, register_type
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    UNICODE,
+    AsIs,
+    connection,
+    cursor,
+    new_type,
+    register_type,
+)
 
+from pgwerk._adapting import fits_all, fitting
 from pgwerk._core.operation import Rows
-from pgwerk.errors import EnqueueError
+from pgwerk.errors import EnqueueError, SerializationError
 
 
 class Psycopg2Connection:
@@ -32,15 +41,24 @@ class Psycopg2Connection:
 
     def rows(self, text: bytes, params: Mapping[str, Any] | None) -> Rows:
         """Execute one statement and return its rows; raises psycopg's errors."""
+        params = self._sendable(params)
         values = {name: _safe(value) for name, value in params.items()} if params else None
         # A plain cursor: the caller's factory may make rows of another shape.
         with translated_errors(), cursor(self._conn) as own:
             # Whatever was registered for the connection (Django turns off the reading of JSON) is not for us.
-            register_type(_JSON, own)
-            register_type(PYDATETIMETZ, own)
+            for kind in _TYPES:
+                register_type(kind, own)
             # As text, which psycopg2 sends in the encoding of the connection.
             own.execute(text.decode(), values)
             return own.fetchall() if own.description is not None else []
+
+    def _sendable(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        told = self._conn.info.parameter_status
+        client, server = _encoding(told("client_encoding")), _encoding(told("server_encoding"))
+        if params is None or fits_all(client, server):
+            return params
+        # Where psycopg sends UTF-8, psycopg2 sends nothing beyond ASCII.
+        return fitting(params, b"ASCII" if client == b"SQL_ASCII" else client, server)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -59,6 +77,15 @@ class Psycopg2Connection:
 
 
 _JSON = new_type((114, 3802), "PGWERK_JSON", lambda text, _cursor: None if text is None else json.loads(text))
+
+_TIME = new_type((1184,), "PGWERK_TIME", lambda text, _cursor: text)
+"""A time is not read as such, see `statements.times`: in some settings psycopg2 could not."""
+_TYPES = (UNICODE, _JSON, _TIME)
+
+
+def _encoding(name: str | None) -> bytes | None:
+    return name.encode() if name else None
+
 
 _OUTERMOST = (b"begin", b"commit", b"rollback")
 _NESTED = (
@@ -80,6 +107,8 @@ def translated_errors() -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         raise psycopg_error(error) from error
+    except UnicodeError as error:
+        raise SerializationError(f"a text does not fit the client_encoding of the connection: {error}") from error
 
 
 def psycopg_error(error: psycopg2.Error) -> psycopg.Error:

@@ -10,14 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import Connection, Cursor, pq
+from psycopg import Connection, Cursor, IsolationLevel, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from pgwerk._adapting import PLAIN, PlainCursor
 from pgwerk._connections import Foreign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
+from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
 from pgwerk._psycopg import (
     POOL_TIMEOUT,
     RETRYABLE,
@@ -28,7 +30,7 @@ from pgwerk._psycopg import (
     finish_if_torn,
     lost,
     no_records,
-    read_json,
+    sendable,
     shown_dsn,
     translated,
 )
@@ -62,13 +64,15 @@ class Executor:
         """A connection was lost: the others of the pool may be, too."""
         self.prepare = True
         """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+        self._explicit = False
+        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
 
     # Connections ------------------------------------------------------------------
 
     def connect(self) -> Connection[Any]:
         """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
         try:
-            connection = Connection.connect(self.conninfo, autocommit=True)
+            connection = Connection.connect(self.conninfo, autocommit=True, context=PLAIN)
             try:
                 self._configure(connection)
             except BaseException:
@@ -79,12 +83,27 @@ class Executor:
         return connection
 
     def _configure(self, connection: Connection[Any]) -> None:
-        row = connection.execute("select pg_backend_pid()").fetchone()
-        if row is not None and row[0] != connection.info.backend_pid:
-            # Somebody stands between us and the server; the next statement may reach another one.
+        row = connection.execute(FACTS).fetchone()
+        found = facts(row, connection.info.backend_pid)
+        if found.pooled and self.prepare:
+            self._try_transaction(connection)
             self.prepare = False
         if not self.prepare:
             connection.prepare_threshold = None
+        if found.explicit:
+            self._explicit = True
+            connection.isolation_level = IsolationLevel.READ_COMMITTED
+            connection.read_only = False
+        elif found.to_set:
+            _ = connection.execute(*pin(found.to_set))
+
+    def _try_transaction(self, connection: Connection[Any]) -> None:
+        try:
+            for text in PROBE:
+                _ = connection.execute(text)
+        except psycopg.Error as error:
+            refuse_statement_mode(error, self.where)
+            raise
 
     def _pool_now(self) -> ConnectionPool[Connection[Any]]:
         if self._pid != os.getpid():
@@ -106,7 +125,7 @@ class Executor:
                     num_workers=1,
                     open=True,
                     name="pgwerk",
-                    kwargs={"autocommit": True},
+                    kwargs={"autocommit": True, "context": PLAIN},
                     configure=self._configure,
                     check=None,
                 )
@@ -173,7 +192,7 @@ class Executor:
     ) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
-        own = op.atomic and connection.autocommit
+        own = (op.atomic or (self._explicit and not getattr(op, "alone", False))) and connection.autocommit
         with connection.transaction() if own else nullcontext():
             walk = Walk(op)
             while walk.request:
@@ -204,9 +223,8 @@ class Executor:
 
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.
-        cursor = Cursor(connection, row_factory=tuple_row)
-        read_json(cursor)
-        text, params = self._render(statement)
+        cursor = PlainCursor(connection, row_factory=tuple_row)
+        text, params = sendable(connection.pgconn, *self._render(statement))
         return cursor.execute(text, params, binary=statement.binary)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
+from pgwerk._pinning import FACTS, facts, pin
 from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, lost, translated
 from pgwerk.errors import ConnectionFailed
 from pgwerk.sync.executor import Executor
@@ -44,8 +45,10 @@ class Listener:
 
     @staticmethod
     def _is_pooled(connection: Connection[Any]) -> bool:
-        row = connection.execute("select pg_backend_pid()").fetchone()
-        return row is not None and row[0] != connection.info.backend_pid
+        found = facts(connection.execute(FACTS).fetchone(), connection.info.backend_pid)
+        if found.wrong and not found.pooled:
+            _ = connection.execute(*pin(found.wrong))
+        return found.pooled
 
     def _proves_itself(self) -> bool:
         assert self._connection is not None

@@ -12,7 +12,7 @@ from pgwerk._core.outcome import Aborted, Interrupted, Report
 from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import monotonic
-from pgwerk.errors import ConnectionFailed, JobAborted, WerkError, WorkerShutdown
+from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.sync.listener import Listener
 from pgwerk.workers.crew import Crew, Finished
 from pgwerk.workers.duties import Duties
@@ -96,7 +96,8 @@ class Coordinator:
                 except ConnectionFailed as error:
                     self._disconnected(error)
                 except WerkError as error:
-                    if self.agenda.pace.burst:
+                    if self.agenda.pace.burst or isinstance(error, ConfigError):
+                        # What is configured wrongly does not mend itself.
                         raise
                     self.session.trouble(error)
                     self._pause()

@@ -11,6 +11,7 @@ __all__ = ["check", "latest", "migrate", "version"]
 @operation()
 def migrate() -> Steps[list[str]]:
     """Apply what is missing, in one transaction under a lock; the names of what was applied come back."""
+    yield from schema.without_limits()
     yield from schema.lock_migrations()
     if not (yield from schema.schema_exists()):
         yield from schema.create_schema()

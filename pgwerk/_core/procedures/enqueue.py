@@ -7,6 +7,7 @@ from pgwerk._core.operations import enqueue as op
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.statements.enqueue import Inserted
+from pgwerk.errors import WerkError
 
 
 def enqueue_all(orders: Sequence[Order], *, joined: bool) -> Procedure[list[Inserted | None]]:
@@ -15,9 +16,14 @@ def enqueue_all(orders: Sequence[Order], *, joined: bool) -> Procedure[list[Inse
         return [(yield from ask(op.enqueue(orders[0], always_tell=joined)))]
     inserted, waiting = yield from ask(op.enqueue_many(orders, always_tell=joined))
     if waiting and not joined:
-        # A dependency that ended while we inserted could not see us, nor we it: now one of us does.
-        moved = yield from ask(release_waiting(waiting))
-        if moved:
-            for row in (yield from ask(op.look_again(waiting))):
-                inserted[row.id] = row
+        try:
+            # A dependency that ended while we inserted could not see us, nor we it: now one of us does.
+            moved = yield from ask(release_waiting(waiting))
+            if moved:
+                for row in (yield from ask(op.look_again(waiting))):
+                    inserted[row.id] = row
+        except WerkError:
+            # The jobs are there. Whoever was told that they are not would enqueue them again; and a worker that heard
+            # of the commit, or the sweep, releases them too.
+            pass
     return [inserted.get(order.id) for order in orders]

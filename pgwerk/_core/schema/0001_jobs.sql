@@ -13,9 +13,10 @@ create table {jobs} (
 
     -- UUIDv7: clients make their own, this default serves an INSERT from psql or from another language.
     id uuid not null
+        -- (No backslash in here: standard_conforming_strings may be off.)
         default (overlay(overlay(gen_random_uuid()::text placing '7' from 15)
-            placing regexp_replace(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0'),
-                                   '^(.{8})(.{4})$', '\1-\2')
+            placing overlay(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+                            placing '-' from 9 for 0)
             from 1 for 13))::uuid,
     scheduled_at timestamptz not null default statement_timestamp(),
     enqueued_at timestamptz not null default statement_timestamp(),

@@ -209,4 +209,4 @@ def resume(queue: str) -> Statement[bool]:
 
 def vacuum(table: str) -> Statement[None]:
     """VACUUM ANALYZE one table; needs a connection without a transaction."""
-    return Statement(f"vacuum (analyze) {{{table}}}", {}, nothing)
+    return Statement(f"vacuum (analyze) {{{table}}}", {}, nothing, alone=True)

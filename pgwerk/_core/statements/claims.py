@@ -14,6 +14,7 @@ from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Row, Rows, Statement
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED
+from pgwerk._core.statements.times import epoch, moment
 
 
 @dataclass(slots=True)
@@ -253,7 +254,7 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
     """Claim one job that has not started, whenever it is due, for a run outside of any worker."""
 
     def read(rows: Rows) -> Claimed | None:
-        return _read_claimed(rows[0]) if rows else None
+        return _read_claimed((*rows[0][:9], *map(moment, rows[0][-3:]), rows[0][12])) if rows else None
 
     return Statement(
         f"""
@@ -275,7 +276,8 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
               and j.status in ('queued', 'scheduled')
             {_CLAIMED_LIST}
         )
-        select * from claimed
+        select c.*, {epoch("c.scheduled_at")}, {epoch("c.enqueued_at")}, {epoch("c.started_at")}
+        from claimed c
         """,
         {"worker": worker, "id": job_id},
         read,

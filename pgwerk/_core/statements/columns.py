@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.statements.times import epoch, moment
 
 INSERTED = {
     "id": "uuid",
@@ -60,13 +61,20 @@ _AS_TEXT = frozenset({"id", "worker_id", "callback_of", "payload", "result"})
 PARSED_JSON = frozenset({"meta", "progress", "retry_intervals", "no_retry", "repeat_intervals"})
 """What is selected as JSON; all objects or arrays. A driver that hands JSON over as text has to parse these."""
 
-SELECT_LIST = ", ".join(f"j.{name}::text" if name in _AS_TEXT else f"j.{name}" for name in SELECTED)
-"""The select list of `SELECTED` for a table alias j. Ids and encoded values are read as text."""
+TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")
+"""What is selected for `moment`."""
 
-SETTLE_LIST = ", ".join(
-    "null" if name in ("payload", "result") else f"j.{name}::text" if name in _AS_TEXT else f"j.{name}"
-    for name in SELECTED
-)
+
+def _selected(name: str) -> str:
+    if name in TIMES:
+        return epoch(f"j.{name}")
+    return f"j.{name}::text" if name in _AS_TEXT else f"j.{name}"
+
+
+SELECT_LIST = ", ".join(_selected(name) for name in SELECTED)
+"""The select list of `SELECTED` for a table alias j. Ids, encoded values and times are read as text."""
+
+SETTLE_LIST = ", ".join("null" if name in ("payload", "result") else _selected(name) for name in SELECTED)
 """The same without the two columns that may be large and that no decision reads."""
 
 Decode = Callable[[str], Any]
@@ -85,9 +93,12 @@ def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
     for name in ("payload", "result"):
         if values[name] is not None:
             values[name] = decode(values[name])
+    for name in TIMES:
+        values[name] = moment(values[name])
     return Job.of(values)
 
 
 def to_json(value: Any) -> str:
     """Encode a value of pgwerk's own (never a user's) for a jsonb column."""
-    return json.dumps(value, separators=(",", ":"))
+    # Not escaped: a database without an encoding takes the characters, and no escapes for them.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -9,6 +9,7 @@ from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
+from pgwerk._core.statements.times import EPOCH, epoch, moment
 
 NewJob = dict[str, Any]
 """A job to insert: encoded values by column, only those that differ from the column's default, and besides
@@ -68,19 +69,32 @@ def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
 
 
 def _read_inserted(rows: Rows) -> list[Inserted]:
-    return [Inserted(row[0], JobStatus(row[1]), row[2], row[3]) for row in rows]
+    return [_inserted(*row[:4]) for row in rows]
+
+
+def _inserted(id_: str, status: str, scheduled: str, enqueued: str) -> Inserted:
+    at = _time(enqueued)
+    return Inserted(id_, JobStatus(status), at if scheduled == enqueued else _time(scheduled), at)
+
+
+def _time(text: str) -> datetime:
+    return moment(text) or EPOCH
 
 
 def _read_all_inserted(ids: Sequence[str], rows: Rows) -> list[Inserted]:
     """Read how many were inserted, and when; a row for each would say the same."""
-    how_many, now = rows[0][:2]
-    return [Inserted(id_, JobStatus.QUEUED, now, now) for id_ in ids] if how_many == len(ids) else []
+    how_many, text = rows[0][:2]
+    if how_many != len(ids):
+        return []
+    now = _time(text)
+    return [Inserted(id_, JobStatus.QUEUED, now, now) for id_ in ids]
 
 
 def inserted_before(*ids: str) -> Statement[list[Inserted]]:
     """Read what `insert` answered for these ids, if they are there."""
     return Statement(
-        "select id::text, status, scheduled_at, enqueued_at from {jobs} where id = any(%(ids)s::uuid[])",
+        f"select id::text, status, {epoch('scheduled_at')}, {epoch('enqueued_at')}"
+        " from {jobs} where id = any(%(ids)s::uuid[])",
         {"ids": list(ids)},
         _read_inserted,
         repeatable=True,
@@ -125,8 +139,10 @@ def tell_waiting(ids: Sequence[str]) -> Statement[None]:
 
 # The texts are made from constants; one per shape of job that an application uses. --------------------
 
-_TELL_ONE = """
-    returning id::text, status, scheduled_at, enqueued_at,
+_TELL_ONE = (
+    f"""
+    returning id::text, status, {epoch("scheduled_at")}, {epoch("enqueued_at")},"""
+    """
               case when %(tell)s or exists (select from {idle}) then
                   case status
                       when 'queued' then pg_notify({wake}, 'q' || queue)
@@ -134,6 +150,7 @@ _TELL_ONE = """
                   end
               end
 """
+)
 
 
 @lru_cache(maxsize=256)
@@ -177,9 +194,9 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
     if arrays:
         sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
     sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
-    answer = "n.id::text, n.status, n.scheduled_at, n.enqueued_at"
+    answer = f"n.id::text, n.status, {epoch('n.scheduled_at')}, {epoch('n.enqueued_at')}"
     if _may_run_at_once(value):
-        answer = "count(*), min(n.enqueued_at)"
+        answer = f"count(*), {epoch('min(n.enqueued_at)')}"
     return (
         f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
         f"    select {', '.join(columns.values())}\n"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pgwerk._core.job import ExecutionStatus, Job, JobExecution
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.statements.columns import SELECT_LIST, Decode, read_job
+from pgwerk._core.statements.times import epoch, moment
 
 
 def get(job_id: str, decode: Decode) -> Statement[Job | None]:
@@ -135,15 +136,16 @@ def list_jobs(which: Filter, limit: int, offset: int, decode: Decode) -> Stateme
 def executions(job_id: str, decode: Decode) -> Statement[list[JobExecution]]:
     """List the attempts at a job, oldest first; one that runs now comes last, from the job's own row."""
     return Statement(
-        """
-        select id::text, job_id::text, attempt, status, worker_id::text, started_at, completed_at, error, result::text
+        f"""
+        select id::text, job_id::text, attempt, status, worker_id::text,
+               {epoch("started_at")}, {epoch("completed_at")}, error, result::text
         from (
             select id, job_id, attempt, status, worker_id, started_at, completed_at, error, result
-            from {executions}
+            from {{executions}}
             where job_id = %(id)s
             union all
             select claim_id, id, attempts, 'running', worker_id, started_at, null, null, null
-            from {jobs}
+            from {{jobs}}
             where id = %(id)s and status in ('active', 'aborting')
         ) e
         order by e.status = 'running', e.id
@@ -162,8 +164,8 @@ def _read_executions(decode: Decode, rows: Rows) -> list[JobExecution]:
             attempt=row[2],
             status=ExecutionStatus(row[3]),
             worker_id=row[4],
-            started_at=row[5],
-            completed_at=row[6],
+            started_at=moment(row[5]),
+            completed_at=moment(row[6]),
             error=row[7],
             result=decode(row[8]) if row[8] is not None else None,
         )

@@ -3,6 +3,20 @@
 from pgwerk._core.operation import Statement, column, nothing, scalar
 
 
+def without_limits() -> Statement[None]:
+    """Let this transaction take its time: a role's limits are for other work, and another process may migrate first."""
+    return Statement(
+        """
+        select count(set_config(name, '0', true))
+        from pg_settings
+        where name in ('statement_timeout', 'lock_timeout', 'transaction_timeout',
+                       'idle_in_transaction_session_timeout')
+        """,
+        {},
+        nothing,
+    )
+
+
 def lock_migrations() -> Statement[None]:
     """Wait until no other process migrates in this schema, whatever its prefix; the lock ends with the transaction."""
     return Statement(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pgwerk._core.operation import Rows, Statement, column, nothing
 from pgwerk._core.statements.columns import to_json
+from pgwerk._core.statements.times import EPOCH, epoch, moment
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,12 @@ def living(worker: str) -> Statement[bool]:
 def roster() -> Statement[list[WorkerInfo]]:
     """List workers, the living first."""
     return Statement(
-        """
+        f"""
         select w.id::text, w.name, w.queue,
                case when w.status = 'active' and w.expires_at < now() then 'lost' else w.status end as status,
-               w.metadata, w.heartbeat_at, w.started_at, w.expires_at,
-               (select count(*) from {worker_jobs} c where c.worker_id = w.id)
-        from {worker} w
+               w.metadata, {epoch("w.heartbeat_at")}, {epoch("w.started_at")}, {epoch("w.expires_at")},
+               (select count(*) from {{worker_jobs}} c where c.worker_id = w.id)
+        from {{worker}} w
         order by status, w.started_at desc, w.id
         """,
         {},
@@ -217,4 +218,21 @@ def roster() -> Statement[list[WorkerInfo]]:
 
 
 def _read_roster(rows: Rows) -> list[WorkerInfo]:
-    return [WorkerInfo(*row) for row in rows]
+    return [_worker_info(*row) for row in rows]
+
+
+def _worker_info(
+    id_: str, name: str, queue: str, status: str, metadata: dict[str, Any],
+    heartbeat: str, started: str, expires: str | None, active: int,
+) -> WorkerInfo:  # fmt: skip
+    return WorkerInfo(
+        id_,
+        name,
+        queue,
+        status,
+        metadata,
+        moment(heartbeat) or EPOCH,
+        moment(started) or EPOCH,
+        moment(expires),
+        active,
+    )
