@@ -29,8 +29,8 @@ CONNECTION_DEFAULTS = {
 }
 """Without these a silent network is noticed after hours; a DSN's own values win."""
 
-POOL_TIMEOUT = 30.0
-"""Seconds to wait for a free connection."""
+POOL_TIMEOUT = 2.0
+"""Seconds to go on trying while Postgres refuses connections."""
 
 TRIES = 4
 """How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
@@ -149,14 +149,6 @@ class _PackedDumper(Dumper):
 psycopg.adapters.register_dumper(Packed, _PackedDumper)
 
 
-def all_in_use(size: int, where: str) -> str:
-    """What to say when no pooled connection became free in time."""
-    return (
-        f"all {size} connections of this process to Postgres at {where} were in use for "
-        f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
-    )
-
-
 def no_records(error: psycopg.Error) -> bool:
     """Whether *error* only means that a command had no rows to fetch; Postgres's own errors have a code."""
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
@@ -171,15 +163,6 @@ def lost(error: BaseException) -> bool:
         return True
     # Connection exceptions, shutting down, starting up, too many connections.
     return state.startswith("08") or state in ("57P01", "57P02", "57P03", "53300")
-
-
-def finish_if_torn(pgconn: pq.abc.PGconn) -> None:
-    """Close a connection that was interrupted in the middle of a pipeline.
-
-    It may look idle, while Postgres waits for the rest of the pipeline with a transaction open.
-    """
-    if pgconn.status == pq.ConnStatus.OK and pgconn.pipeline_status != pq.PipelineStatus.OFF:
-        pgconn.finish()
 
 
 def _first_line(text: str) -> str:
