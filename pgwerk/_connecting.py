@@ -89,7 +89,7 @@ _USED_UP = (
 
 def used_up(error: BaseException) -> str | None:
     """What is used up, and the setting that limits it, when that is why *error* happened."""
-    text = str(error)
+    text = "" if isinstance(error, Unanswered) else str(error)
     for sign, which, setting in _USED_UP:
         if sign in text:
             return f"{which} are used up ({setting})"

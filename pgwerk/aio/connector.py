@@ -1,13 +1,19 @@
 """How this side connects to Postgres: configured, told apart from a pooler, and with a deadline on the answers."""
 
 import asyncio
-from typing import Any
+import contextlib
+import os
+import socket
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 
 from pgwerk._connecting import answer_within, connect_seconds, refused, unanswered
 from pgwerk._psycopg import connection_string, shown_dsn
+
+T = TypeVar("T")
 
 
 class OwnConnection(AsyncConnection[Any]):
@@ -19,6 +25,33 @@ class OwnConnection(AsyncConnection[Any]):
     """Whether a pooler is between us and Postgres."""
     torn = False
     """Whether a pipeline failed: psycopg may believe in prepared statements that Postgres never got."""
+
+    async def in_time(self, exchange: Coroutine[Any, Any, T]) -> T:
+        """Await an exchange with Postgres; raises Unanswered when it takes too long."""
+        seconds = self.patience
+        if seconds is None:
+            return await exchange
+        if not self.pooled:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await exchange
+            except TimeoutError as error:
+                raise unanswered(seconds, self.pooled) from error
+        # Not by a cancellation, which psycopg would pass on to a pooler and then wait for.
+        cutting = asyncio.get_running_loop().call_later(seconds, self._cut)
+        try:
+            return await exchange
+        except psycopg.OperationalError as error:
+            if cutting.when() <= asyncio.get_running_loop().time():
+                raise unanswered(seconds, self.pooled) from error
+            raise
+        finally:
+            cutting.cancel()
+
+    def _cut(self) -> None:
+        """Let whoever waits for the socket see its end."""
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as same:
+            same.shutdown(socket.SHUT_RDWR)
 
 
 class Connector:
@@ -42,12 +75,10 @@ class Connector:
         """Open a connection; raises psycopg's errors."""
         connection: OwnConnection = await OwnConnection.connect(self.conninfo, autocommit=True)
         try:
-            try:
-                # A pooler accepts a client at once and lets its first statement wait.
-                async with asyncio.timeout(self._seconds):
-                    row = await (await connection.execute("select pg_backend_pid()")).fetchone()
-            except TimeoutError as error:
-                raise unanswered(self._seconds, pooled=True) from error
+            # A pooler accepts a client at once and lets its first statement wait.
+            connection.patience, connection.pooled = self._seconds, True
+            cursor = await connection.in_time(connection.execute("select pg_backend_pid()"))
+            row = await cursor.fetchone()
             connection.pooled = row is not None and row[0] != connection.info.backend_pid
             if connection.pooled:
                 # The next statement may reach another server process.

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
 
-from pgwerk._connecting import Unanswered, forget_prepared, refused, unanswered
+from pgwerk._connecting import Unanswered, forget_prepared, refused
 from pgwerk._connections import AsyncForeign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
@@ -143,11 +143,7 @@ class Executor:
             cursors = [await self._send(connection, statement) for statement in request]
             return [await self._await(cursor) for cursor in cursors]
         if isinstance(connection, OwnConnection) and connection.patience is not None:
-            try:
-                async with asyncio.timeout(connection.patience):
-                    return await self._exchange(connection, request)
-            except TimeoutError as error:
-                raise unanswered(connection.patience, connection.pooled) from error
+            return await connection.in_time(self._exchange(connection, request))
         return await self._exchange(connection, request)
 
     async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:

@@ -1,7 +1,6 @@
 """The app's own connections: never lost, never lent broken, never waited for without an end, whoever asks when."""
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -18,14 +17,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgwerk import ConnectionFailed, EnqueueParams, JobTimeout, Werk, WerkConfig, aio
+from pgwerk import EnqueueParams, JobTimeout, Werk, WerkConfig, aio
 from pgwerk._clock import new_id
 from pgwerk._core.operation import Statement, Steps, nothing, operation, scalar, together
-from pgwerk.embedded import Server, temporary
 from tests.exactness import handlers
 from tests.exactness.helpers import enqueued, in_a_fork
-from tests.fixtures.run import AioFace, Run
-from tests.fixtures.workers import eventually
+from tests.fixtures.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Statement("select pg_backend_pid()", {}, scalar, repeatable=True)
