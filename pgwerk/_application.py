@@ -16,6 +16,7 @@ from pgwerk._core.ordering import Draft, Habits, Hook, draft, params_of
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.procedures import enqueue
 from pgwerk._core.schema import migrations
+from pgwerk._deadlines import unhurried
 from pgwerk._dsn import checked
 from pgwerk._names import Names, literal
 from pgwerk._twins import aio_face, sync_face
@@ -72,8 +73,11 @@ class Application:
         auto_migrate: bool = True,
         pool: bool | None = None,
         listen_dsn: str | None = None,
+        pool_timeout: float | None = None,
     ) -> None:
-        self.config = configured(config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool)
+        self.config = configured(
+            config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool, pool_timeout=pool_timeout
+        )
         self.names = Names(self.config.schema, self.config.prefix, self.config.ephemeral_tables)
         self.dsn = resolved_dsn(dsn)
         self.listen_dsn = checked(listen_dsn) if listen_dsn else None
@@ -197,13 +201,15 @@ class Application:
         # Read first: a role without the right to create can use tables that are up to date.
         found = yield from ask(migrate.version())
         if self.auto_migrate and found < migrate.latest():
-            _ = yield from ask(migrate.migrate())
+            with unhurried():
+                _ = yield from ask(migrate.migrate())
         else:
             _ = yield from ask(migrate.check())
         self._state.migrated = True
 
     def _migrating(self) -> Procedure[list[str]]:
-        applied = yield from ask(migrate.migrate())
+        with unhurried():
+            applied = yield from ask(migrate.migrate())
         self._state.migrated = True
         return applied
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from pgwerk._core.ids import uuid7
 
-_lock = threading.Lock()
+# One that its holder may take again: a signal handler or a finaliser that enqueues may interrupt us inside.
+_lock = threading.RLock()
 _last = 0
 
 
@@ -15,9 +16,15 @@ def new_id() -> str:
     """Make a UUIDv7; within a process they ascend strictly."""
     global _last  # noqa: PLW0603  # one sequence a process is what makes them ascend
     with _lock:
-        # Steps of 1/4096 ms, as finely as the 12 bits beside the milliseconds can order.
-        _last = max(_last + 1, time.time_ns() * 4096 // 1_000_000)
-        milliseconds, fraction = divmod(_last, 4096)
+        while True:
+            before = _last
+            # Steps of 1/4096 ms, as finely as the 12 bits beside the milliseconds can order.
+            mine = max(before + 1, time.time_ns() * 4096 // 1_000_000)
+            # Nothing is called between this look and the assignment, so nothing of this thread's comes in between.
+            if _last == before:
+                _last = mine
+                break
+    milliseconds, fraction = divmod(mine, 4096)
     return uuid7(milliseconds, fraction, int.from_bytes(os.urandom(8)))
 
 
@@ -28,7 +35,7 @@ def utcnow() -> datetime:
 
 def _fresh_lock() -> None:
     global _lock  # noqa: PLW0603  # a lock held by another thread at fork would stay locked in the child
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_fresh_lock)

@@ -29,8 +29,8 @@ CONNECTION_DEFAULTS = {
 }
 """Without these a silent network is noticed after hours; a DSN's own values win."""
 
-POOL_TIMEOUT = 30.0
-"""Seconds to wait for a free connection."""
+POOL_TIMEOUT = 2.0
+"""Seconds to go on trying while Postgres refuses connections."""
 
 ENCODING = {"client_encoding": "UTF8"}
 """What our own connections speak, whatever PGCLIENTENCODING or the server's encoding say. Poolers know it."""
@@ -174,14 +174,6 @@ def sendable(
     return text, fitting(params, client, server)
 
 
-def all_in_use(size: int, where: str) -> str:
-    """What to say when no pooled connection became free in time."""
-    return (
-        f"all {size} connections of this process to Postgres at {where} were in use for "
-        f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
-    )
-
-
 def no_records(error: psycopg.Error) -> bool:
     """Whether *error* only means that a command had no rows to fetch; Postgres's own errors have a code."""
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
@@ -208,15 +200,6 @@ _GONE = (
     "53300",  # too many connections
 )
 """What Postgres says when it ends a connection, or refuses one, besides all of class 08."""
-
-
-def finish_if_torn(pgconn: pq.abc.PGconn) -> None:
-    """Close a connection that was interrupted in the middle of a pipeline.
-
-    It may look idle, while Postgres waits for the rest of the pipeline with a transaction open.
-    """
-    if pgconn.status == pq.ConnStatus.OK and pgconn.pipeline_status != pq.PipelineStatus.OFF:
-        pgconn.finish()
 
 
 def _first_line(text: str) -> str:

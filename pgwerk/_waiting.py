@@ -14,6 +14,9 @@ LINGER = 30.0
 LISTEN_SECONDS = 5.0
 """The longest that somebody waits for that connection; without it (Postgres is full, a pooler) polling does."""
 
+LAST_LOOK = 1.0
+"""Seconds that a look may take although the time is over: who waits for 0 s wants to know how it is now."""
+
 
 class Ends:
     """The jobs that somebody waits for, and how long yet; the clock is the caller's."""
@@ -32,15 +35,25 @@ class Ends:
             raise JobNotFound(min(missing))
         self.left = sorted(end.id for end in ends if end.status not in TERMINAL)
 
-    def patience(self, now: float) -> float:
-        """Seconds to wait for news until the next look; raises JobTimeout when the time is over."""
+    def patience(self, now: float, trouble: Exception | None = None) -> float:
+        """Seconds to wait for news until the next look; raises JobTimeout when the time is over.
+
+        *trouble*: why the last look failed.
+        """
         if self._deadline is None:
             return self._poll
         remaining = self._deadline - now
         if remaining <= 0:
             more = f" and {len(self.left) - 1} more" if len(self.left) > 1 else ""
-            raise JobTimeout(f"job {self.left[0]}{more} did not end within {self._timeout or 0.0:g} s; it goes on")
+            seconds = f"{self._timeout or 0.0:g} s"
+            if trouble is not None:
+                raise JobTimeout(f"job {self.left[0]}{more} was not seen to end within {seconds}: {trouble}")
+            raise JobTimeout(f"job {self.left[0]}{more} did not end within {seconds}; it goes on")
         return min(self._poll, remaining)
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds until the time is over, a moment at least for a look; None when it never is."""
+        return None if self._deadline is None else max(LAST_LOOK, self._deadline - now)
 
     def for_listening(self, now: float) -> float:
         """Seconds that the listening connection may take."""

@@ -36,6 +36,8 @@ class WerkConfig:
     """Whether to keep connections; else each call opens one for itself."""
     pool_size: int = 10
     """The most connections that one process keeps."""
+    pool_timeout: float = 2.0
+    """How long a call goes on trying while Postgres refuses connections, or has none left."""
     result_ttl: float | None = None
     failure_ttl: float | None = None
     max_payload_bytes: int | None = None
@@ -45,6 +47,9 @@ class WerkConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                 raise ConfigError(f"{name}={value!r}: it must be a number greater than 0")
+        timeout: Any = self.pool_timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= 3600:
+            raise ConfigError(f"pool_timeout={timeout!r}: it must be a number of seconds from 0 to 3600")
         for name in ("result_ttl", "failure_ttl", "max_payload_bytes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):

@@ -28,6 +28,7 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.ordering import Draft
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
+from pgwerk._deadlines import deadline, unhurried
 from pgwerk.aio.connections import usable_connection
 from pgwerk.aio.executor import Executor
 from pgwerk.aio.inline import run_inline
@@ -108,7 +109,11 @@ class Werk(Application):
     def executor(self) -> Executor:
         """What runs operations for this app, made at first use."""
         if not self._executors:
-            made = Executor(self.resolved_dsn(), self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
+            config = self.config
+            made = Executor(
+                self.resolved_dsn(), self.names,
+                pool_size=config.pool_size, pooled=config.pool, pool_timeout=config.pool_timeout,
+            )  # fmt: skip
             _ = self._executors.setdefault("own", made)
         return self._executors["own"]
 
@@ -233,7 +238,8 @@ class Werk(Application):
     ) -> Any:
         """Do `apply` with the options apart from the arguments, as tasks do."""
         refuse_to_wait("apply", options)
-        job = newly_enqueued(await self.enqueue_call(func, args, kwargs, options), options)
+        with deadline(timeout):
+            job = newly_enqueued(await self.enqueue_call(func, args, kwargs, options), options)
         return result_of(await self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
 
     async def map(
@@ -256,7 +262,8 @@ class Werk(Application):
         if any(options.get("sync") for _, options in calls):
             jobs = [await self._place(order, options) for order, (_, options) in zip(orders, calls, strict=True)]
         else:
-            jobs = await self._insert(orders, None)
+            with deadline(timeout):
+                jobs = await self._insert(orders, None)
         ids = ids_to_wait_for(orders, jobs, return_exceptions=return_exceptions)
         if ids:
             await self._wait(ids, timeout, poll_interval)
@@ -309,7 +316,8 @@ class Werk(Application):
 
     async def get_queue_stats(self) -> list[queries.QueueStats]:
         """Count jobs by queue and status. Reads the whole table."""
-        return await self._run(queries.queue_stats())
+        with unhurried():
+            return await self._run(queries.queue_stats())
 
     async def list_workers(self) -> list[workers.WorkerInfo]:
         """List workers, the living first."""
@@ -355,15 +363,18 @@ class Werk(Application):
 
     async def bulk_requeue_jobs(self, queue: str | None = None, function_name: str | None = None) -> int:
         """Queue failed and aborted jobs again, of one queue or function or all; how many."""
-        return await self._perform(bulk.requeue_all(queue, function_name))
+        with unhurried():
+            return await self._perform(bulk.requeue_all(queue, function_name))
 
     async def bulk_cancel_jobs(self, queue: str | None = None) -> int:
         """Abort jobs that have not started, of one queue or all; how many."""
-        return await self._perform(bulk.cancel_all(queue))
+        with unhurried():
+            return await self._perform(bulk.cancel_all(queue))
 
     async def purge_jobs(self, statuses: str | Sequence[str] = ("complete",), older_than_days: float = 30) -> int:
         """Delete jobs in these terminal statuses that ended so many days ago, in batches; how many."""
-        return await self._perform(requests.purge_jobs(statuses, older_than_days))
+        with unhurried():
+            return await self._perform(requests.purge_jobs(statuses, older_than_days))
 
     async def pause_queue(self, name: str, reason: str | None = None) -> None:
         """Let no worker claim from a queue; what runs goes on."""
@@ -384,7 +395,8 @@ class Werk(Application):
 
     async def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""
-        await self._perform(requests.vacuum())
+        with unhurried():
+            await self._perform(requests.vacuum())
 
     async def truncate(self) -> None:
         """Delete every job, worker and queue; needs ``allow_truncate=True`` in the config."""

@@ -2,38 +2,24 @@
 
 import asyncio
 import random
-import weakref
 from collections.abc import Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, pq
+from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgwerk._adapting import PLAIN, AsyncPlainCursor
+from pgwerk._adapting import AsyncPlainCursor
+from pgwerk._connecting import Unanswered, forget_prepared, refused
 from pgwerk._connections import AsyncForeign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
-from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
-from pgwerk._psycopg import (
-    POOL_TIMEOUT,
-    RETRYABLE,
-    TRIES,
-    Renderer,
-    all_in_use,
-    connection_string,
-    finish_if_torn,
-    lost,
-    no_records,
-    sendable,
-    shown_dsn,
-    translated,
-)
+from pgwerk._psycopg import POOL_TIMEOUT, RETRYABLE, TRIES, Renderer, lost, no_records, sendable, translated
+from pgwerk.aio.connector import Connector, OwnConnection
 from pgwerk.aio.loops import PerLoop
-from pgwerk.errors import ConnectionFailed
+from pgwerk.aio.pool import Pool
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -41,115 +27,49 @@ T = TypeVar("T")
 CANCEL_SECONDS = 2.0
 """How long Postgres may take to cancel a query, and the query to end."""
 
-Pool = AsyncConnectionPool[AsyncConnection[Any]]
-
 
 class Executor:
-    """Run operations; one for each app, used by any number of tasks and loops, made anew after a fork."""
+    """Run operations; one for each app, used by any number of tasks and loops, on both sides of a fork."""
 
-    def __init__(self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk") -> None:
-        self.conninfo = connection_string(dsn, name)
-        self.where = shown_dsn(dsn)
+    def __init__(
+        self,
+        dsn: str,
+        names: Names,
+        *,
+        pool_size: int = 10,
+        pooled: bool = True,
+        pool_timeout: float = POOL_TIMEOUT,
+        name: str = "werk",
+    ) -> None:
+        self._connector = Connector(dsn, name)
+        self.conninfo = self._connector.conninfo
+        self.where = self._connector.where
         self._render = Renderer(names)
-        self._pool_size = pool_size
-        self._pooled = pooled
-        self._pools: PerLoop[Pool] = PerLoop(_abandon)
-        self._suspects: weakref.WeakSet[Pool] = weakref.WeakSet()
-        """Pools of which a connection was lost: their others may be, too."""
-        self.prepare = True
-        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
-        self._explicit = False
-        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
+        self._pool_size = pool_size if pooled else None
+        self._pool_timeout = pool_timeout
+        self._pools: PerLoop[Pool] = PerLoop(Pool.close)
 
     # Connections ------------------------------------------------------------------
 
-    async def connect(self) -> AsyncConnection[Any]:
+    async def connect(self) -> OwnConnection:
         """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
-        try:
-            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, context=PLAIN)
-        except psycopg.Error as error:
-            raise translated(error, self.where) from error
-        try:
-            await self._configure(connection)
-        except BaseException:
-            # Cancelled or cut off: nobody else knows of it.
-            await connection.close()
-            raise
-        return connection
+        return await self._connector.connect()
 
-    async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        row = await (await connection.execute(FACTS)).fetchone()
-        found = facts(row, connection.info.backend_pid)
-        if found.pooled and self.prepare:
-            await self._try_transaction(connection)
-            self.prepare = False
-        if not self.prepare:
-            connection.prepare_threshold = None
-        if found.explicit:
-            self._explicit = True
-            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            await connection.set_read_only(False)
-        elif found.to_set:
-            _ = await connection.execute(*pin(found.to_set))
+    @property
+    def prepare(self) -> bool:
+        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+        return self._connector.prepare
 
-    async def _try_transaction(self, connection: AsyncConnection[Any]) -> None:
-        try:
-            for text in PROBE:
-                _ = await connection.execute(text)
-        except psycopg.Error as error:
-            refuse_statement_mode(error, self.where)
-            raise
-
-    async def _pool_now(self) -> Pool:
-        pool = self._pools.get()
-        if pool is None:
-            # The pool would go on trying in the background; a wrong DSN should say so at once.
-            await (await self.connect()).close()
-            pool = self._pools.get()  # another task may have been as quick
-        if pool is None:
-            made: Pool = AsyncConnectionPool(
-                self.conninfo,
-                min_size=0,
-                max_size=self._pool_size,
-                max_idle=60.0,
-                timeout=POOL_TIMEOUT,
-                reconnect_timeout=5.0,
-                num_workers=1,
-                open=False,
-                name="pgwerk",
-                kwargs={"autocommit": True, "context": PLAIN},
-                configure=self._configure,
-                check=None,
-            )
-            pool = self._pools.put(made)
-        if pool.closed:
-            await pool.open()
-        return pool
-
-    async def _connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
-        if not self._pooled:
-            return await self.connect()
-        pool = await self._pool_now()
-        if pool in self._suspects:
-            # The pool would hand out the other dead ones, and then wait: say at once whether Postgres is there.
-            await (await self.connect()).close()
-            self._suspects.discard(pool)
-            # To its end even if we are cancelled: connections that are out to be checked must come back.
-            await asyncio.shield(pool.check())
-        return _Lease(pool)
-
-    def _suspect(self, error: psycopg.Error) -> None:
-        """Check the other connections of the pool before the next use, if *error* is the loss of one."""
-        pool = self._pools.get()
-        if pool is not None and lost(error) and not isinstance(error, PoolTimeout):
-            self._suspects.add(pool)
+    @property
+    def _pool(self) -> Pool:
+        """The pool of this loop, made at first use."""
+        return self._pools.get() or self._pools.put(Pool(self._connector, self._pool_size, self._pool_timeout))
 
     async def close(self) -> None:
         """Close the pool of this loop; the next use opens another."""
         pool = self._pools.pop()
         if pool is not None:
-            self._suspects.discard(pool)
-            await pool.close()
+            pool.close()
 
     # Running ----------------------------------------------------------------------
 
@@ -160,24 +80,28 @@ class Executor:
         """
         if connection is not None:
             return await self.run_on(connection, op)
+        pool = self._pool
         for attempt in range(1, TRIES + 1):
             try:
-                async with await self._connection() as own:
+                async with pool.lease() as own:
                     return await self._walk(own, op)
             except psycopg.Error as error:
-                self._suspect(error)
-                again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
-                if isinstance(error, PoolTimeout):
-                    await (await self.connect()).close()  # says why, if the reason is Postgres
-                    raise ConnectionFailed(all_in_use(self._pool_size, self.where)) from error
+                gone = lost(error)
+                if gone:
+                    # The others may be, too.
+                    pool.drop_idle()
+                again = isinstance(error, RETRYABLE) or (gone and op.repeatable and not isinstance(error, Unanswered))
                 if not again or attempt == TRIES:
-                    raise translated(error, self.where) from error
+                    raise refused(error, self.where, pool.idle) from error
             await asyncio.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
 
     async def run_on(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         """Run *op* once on this connection."""
         try:
+            if isinstance(connection, AsyncConnection):
+                # To its end: a transaction of psycopg's that is cut off while it begins or ends is left open.
+                return await _unhurt(connection, self._walk(connection, op))
             return await self._walk(connection, op)
         except psycopg.Error as error:
             raise translated(error, self.where) from error
@@ -200,7 +124,7 @@ class Executor:
     async def _walk(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
-        own = (op.atomic or (self._explicit and not getattr(op, "alone", False))) and connection.autocommit
+        own = (op.atomic or (self._connector.explicit and not getattr(op, "alone", False))) and connection.autocommit
         async with connection.transaction() if own else nullcontext():
             walk = Walk(op)
             while walk.request:
@@ -219,9 +143,25 @@ class Executor:
             # Inside a pipeline of the caller's: psycopg would sync at each nesting.
             cursors = [await self._send(connection, statement) for statement in request]
             return [await self._await(cursor) for cursor in cursors]
+        if isinstance(connection, OwnConnection) and connection.patience is not None:
+            return await connection.in_time(self._exchange(connection, request))
+        return await self._exchange(connection, request)
+
+    async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         if len(request) == 1:
             return [await self._fetch(await self._send(connection, request[0]))]
-        return await _unhurt(connection, self._pipelined(connection, request))
+        if not isinstance(connection, OwnConnection):
+            try:
+                return await self._pipelined(connection, request)
+            except BaseException:
+                forget_prepared(connection)
+                raise
+        try:
+            return await _unhurt(connection, self._pipelined(connection, request))
+        except BaseException:
+            # It is not lent again.
+            connection.torn = True
+            raise
 
     async def _pipelined(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         async with connection.pipeline():
@@ -282,29 +222,3 @@ async def _end(connection: AsyncConnection[Any], task: "asyncio.Task[Any]") -> N
     if task.done() and not task.cancelled():
         # Looked at, so that it is not reported as overlooked.
         _ = task.exception()
-
-
-class _Lease(AbstractAsyncContextManager[AsyncConnection[Any]]):
-    """A connection of the pool for a block. What is begun in it is ended in it: no commit or rollback is asked for."""
-
-    __slots__ = ("_connection", "_pool")
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def __aenter__(self) -> AsyncConnection[Any]:
-        self._connection = await self._pool.getconn()
-        return self._connection
-
-    async def __aexit__(self, *_error: object) -> None:
-        # One that was left in a transaction all the same is rolled back by the pool.
-        finish_if_torn(self._connection.pgconn)
-        await self._pool.putconn(self._connection)
-
-
-def _abandon(pool: Pool) -> None:
-    """Drop a pool whose loop is closed, or goes on without us: nobody can await its end."""
-    # Otherwise its finaliser would make a coroutine that nobody awaits.
-    vars(pool)["_closed"] = True
-    for connection in list(vars(pool).get("_pool", ())):
-        connection.pgconn.finish()

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, pq, sql
 
+from pgwerk._core.statements import queries
 from pgwerk._pinning import FACTS, facts, pin
 from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, translated
 from pgwerk.aio.executor import Executor
@@ -69,9 +70,8 @@ class Listener:
 
     async def _proves_itself(self) -> bool:
         self._proof.clear()
-        other = await self._executor.connect()
-        async with other:
-            _ = await other.execute("select pg_notify(%s, 'p')", [self._channel])
+        # Over the pool, whose connections are there anyway.
+        await self._executor.run(queries.tell_waiters())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PROOF_SECONDS):
                 _ = await self._proof.wait()

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 
 from pgwerk._core.operations.wait import await_ends
+from pgwerk._deadlines import deadline
 from pgwerk._runs import monotonic
 from pgwerk._waiting import LINGER, Ends, Waits
 from pgwerk.aio.executor import Executor
 from pgwerk.aio.listener import Listener
 from pgwerk.aio.loops import PerLoop
-from pgwerk.errors import WerkError
+from pgwerk.errors import ConnectionFailed, WerkError
 
 logger = logging.getLogger("pgwerk.waiting")
 
@@ -66,7 +67,12 @@ class _Corner:
                 heard.clear()
                 # Marked as awaited only after we listen, and again at each look: somebody may have queued a job
                 # again meanwhile. From here on no end is missed.
-                ends.seen(await self._executor.run(await_ends(ends.left)))
+                with deadline(ends.remaining(monotonic())):
+                    try:
+                        ends.seen(await self._executor.run(await_ends(ends.left)))
+                    except ConnectionFailed as error:
+                        _ = ends.patience(monotonic(), error)
+                        raise
                 if not ends.left:
                     return
                 patience = ends.patience(monotonic())

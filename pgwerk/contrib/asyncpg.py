@@ -4,10 +4,11 @@ The caller's connection is joined as it is: never committed, rolled back or reco
 statements gets a transaction of its own, which inside the caller's is a savepoint.
 """
 
+import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -40,16 +41,34 @@ class AsyncpgConnection:
         # In plain SQL: asyncpg's own transaction() refuses to work inside one that was begun in plain SQL.
         with translated_errors(self._conn):
             begin, commit, rollback = _NESTED if self._conn.is_in_transaction() else _OUTERMOST
-            await self._conn.execute(begin)
+            # Each to its end, also when we are cancelled: a transaction that is left open is the caller's trouble.
+            cancelled = await _to_its_end(self._conn.execute(begin))
         try:
+            if cancelled is not None:
+                raise cancelled  # noqa: TRY301  # as if it had arrived inside
             yield
         except BaseException:
             # The error itself is of more interest than a connection that cannot even roll back.
             with contextlib.suppress(psycopg.Error), translated_errors(self._conn):
-                await self._conn.execute(rollback)
+                _ = await _to_its_end(self._conn.execute(rollback))
             raise
         with translated_errors(self._conn):
-            await self._conn.execute(commit)
+            cancelled = await _to_its_end(self._conn.execute(commit))
+        if cancelled is not None:
+            raise cancelled
+
+
+async def _to_its_end(statement: Coroutine[Any, Any, Any]) -> asyncio.CancelledError | None:
+    """Await a short statement whatever happens; the cancellation that was put off meanwhile."""
+    task = asyncio.ensure_future(statement)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            _ = await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    _ = task.result()
+    return cancelled
 
 
 _OUTERMOST = ("begin", "commit", "rollback")

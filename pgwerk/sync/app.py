@@ -27,6 +27,7 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.ordering import Draft
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
+from pgwerk._deadlines import deadline, unhurried
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.hooks import finish
 from pgwerk.sync.inline import run_inline
@@ -92,7 +93,11 @@ class Werk(Application):
     def executor(self) -> Executor:
         """What runs operations for this app, made at first use."""
         if not self._executors:
-            made = Executor(self.resolved_dsn(), self.names, pool_size=self.config.pool_size, pooled=self.config.pool)
+            config = self.config
+            made = Executor(
+                self.resolved_dsn(), self.names,
+                pool_size=config.pool_size, pooled=config.pool, pool_timeout=config.pool_timeout,
+            )  # fmt: skip
             _ = self._executors.setdefault("own", made)
         return self._executors["own"]
 
@@ -215,7 +220,8 @@ class Werk(Application):
     ) -> Any:
         """Do `apply` with the options apart from the arguments, as tasks do."""
         refuse_to_wait("apply", options)
-        job = newly_enqueued(self.enqueue_call(func, args, kwargs, options), options)
+        with deadline(timeout):
+            job = newly_enqueued(self.enqueue_call(func, args, kwargs, options), options)
         return result_of(self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
 
     def map(
@@ -238,7 +244,8 @@ class Werk(Application):
         if any(options.get("sync") for _, options in calls):
             jobs = [self._place(order, options) for order, (_, options) in zip(orders, calls, strict=True)]
         else:
-            jobs = self._insert(orders, None)
+            with deadline(timeout):
+                jobs = self._insert(orders, None)
         ids = ids_to_wait_for(orders, jobs, return_exceptions=return_exceptions)
         if ids:
             self._wait(ids, timeout, poll_interval)
@@ -291,7 +298,8 @@ class Werk(Application):
 
     def get_queue_stats(self) -> list[queries.QueueStats]:
         """Count jobs by queue and status. Reads the whole table."""
-        return self._run(queries.queue_stats())
+        with unhurried():
+            return self._run(queries.queue_stats())
 
     def list_workers(self) -> list[workers.WorkerInfo]:
         """List workers, the living first."""
@@ -337,15 +345,18 @@ class Werk(Application):
 
     def bulk_requeue_jobs(self, queue: str | None = None, function_name: str | None = None) -> int:
         """Queue failed and aborted jobs again, of one queue or function or all; how many."""
-        return self._perform(bulk.requeue_all(queue, function_name))
+        with unhurried():
+            return self._perform(bulk.requeue_all(queue, function_name))
 
     def bulk_cancel_jobs(self, queue: str | None = None) -> int:
         """Abort jobs that have not started, of one queue or all; how many."""
-        return self._perform(bulk.cancel_all(queue))
+        with unhurried():
+            return self._perform(bulk.cancel_all(queue))
 
     def purge_jobs(self, statuses: str | Sequence[str] = ("complete",), older_than_days: float = 30) -> int:
         """Delete jobs in these terminal statuses that ended so many days ago, in batches; how many."""
-        return self._perform(requests.purge_jobs(statuses, older_than_days))
+        with unhurried():
+            return self._perform(requests.purge_jobs(statuses, older_than_days))
 
     def pause_queue(self, name: str, reason: str | None = None) -> None:
         """Let no worker claim from a queue; what runs goes on."""
@@ -366,7 +377,8 @@ class Werk(Application):
 
     def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""
-        self._perform(requests.vacuum())
+        with unhurried():
+            self._perform(requests.vacuum())
 
     def truncate(self) -> None:
         """Delete every job, worker and queue; needs ``allow_truncate=True`` in the config."""

@@ -1,154 +1,65 @@
 """The synchronous executor: walks operations over pooled psycopg connections."""
 
-import os
 import random
-import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import Connection, Cursor, IsolationLevel, pq
+from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgwerk._adapting import PLAIN, PlainCursor
+from pgwerk._adapting import PlainCursor
+from pgwerk._connecting import Unanswered, forget_prepared, refused
 from pgwerk._connections import Foreign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
-from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
-from pgwerk._psycopg import (
-    POOL_TIMEOUT,
-    RETRYABLE,
-    TRIES,
-    Renderer,
-    all_in_use,
-    connection_string,
-    finish_if_torn,
-    lost,
-    no_records,
-    sendable,
-    shown_dsn,
-    translated,
-)
-from pgwerk._runs import INTERRUPTIONS
-from pgwerk.errors import ConnectionFailed
+from pgwerk._psycopg import POOL_TIMEOUT, RETRYABLE, TRIES, Renderer, lost, no_records, sendable, translated
+from pgwerk.sync.connector import Connector, OwnConnection
+from pgwerk.sync.pool import Pool
 
 R = TypeVar("R")
 
-_inherited: list[object] = []
-"""Pools of a parent process: kept, because their finalisers belong to it."""
-
-
-def _close_pool(pool: ConnectionPool[Any], pid: int) -> None:
-    if os.getpid() == pid:
-        pool.close()
-
 
 class Executor:
-    """Run operations; one for each app, used by any number of threads, made anew after a fork."""
+    """Run operations; one for each app, used by any number of threads, on both sides of a fork."""
 
-    def __init__(self, dsn: str, names: Names, *, pool_size: int = 10, pooled: bool = True, name: str = "werk") -> None:
-        self.conninfo = connection_string(dsn, name)
-        self.where = shown_dsn(dsn)
+    def __init__(
+        self,
+        dsn: str,
+        names: Names,
+        *,
+        pool_size: int = 10,
+        pooled: bool = True,
+        pool_timeout: float = POOL_TIMEOUT,
+        name: str = "werk",
+    ) -> None:
+        self._connector = Connector(dsn, name)
+        self.conninfo = self._connector.conninfo
+        self.where = self._connector.where
         self._render = Renderer(names)
-        self._pool_size = pool_size
-        self._pooled = pooled
-        self._lock = threading.Lock()
-        self._pool: ConnectionPool[Connection[Any]] | None = None
-        self._pid = os.getpid()
-        self._suspect = False
-        """A connection was lost: the others of the pool may be, too."""
-        self.prepare = True
-        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
-        self._explicit = False
-        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
+        self._pool = Pool(self._connector, pool_size if pooled else None, pool_timeout)
 
     # Connections ------------------------------------------------------------------
 
-    def connect(self) -> Connection[Any]:
+    def connect(self) -> OwnConnection:
         """Open a connection of one's own, in autocommit; raises ConnectionFailed."""
-        try:
-            connection = Connection.connect(self.conninfo, autocommit=True, context=PLAIN)
-            try:
-                self._configure(connection)
-            except BaseException:
-                connection.close()
-                raise
-        except psycopg.Error as error:
-            raise translated(error, self.where) from error
-        return connection
+        return self._connector.connect()
 
-    def _configure(self, connection: Connection[Any]) -> None:
-        row = connection.execute(FACTS).fetchone()
-        found = facts(row, connection.info.backend_pid)
-        if found.pooled and self.prepare:
-            self._try_transaction(connection)
-            self.prepare = False
-        if not self.prepare:
-            connection.prepare_threshold = None
-        if found.explicit:
-            self._explicit = True
-            connection.isolation_level = IsolationLevel.READ_COMMITTED
-            connection.read_only = False
-        elif found.to_set:
-            _ = connection.execute(*pin(found.to_set))
+    @property
+    def prepare(self) -> bool:
+        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+        return self._connector.prepare
 
-    def _try_transaction(self, connection: Connection[Any]) -> None:
-        try:
-            for text in PROBE:
-                _ = connection.execute(text)
-        except psycopg.Error as error:
-            refuse_statement_mode(error, self.where)
-            raise
-
-    def _pool_now(self) -> ConnectionPool[Connection[Any]]:
-        if self._pid != os.getpid():
-            # A fork: the parent's connections and threads are not ours. Neither used nor closed.
-            self._lock = threading.Lock()
-            _inherited.append(self._pool)
-            self._pool, self._pid = None, os.getpid()
-        with self._lock:
-            if self._pool is None:
-                # The pool would go on trying in the background; a wrong DSN should say so at once.
-                self.connect().close()
-                self._pool = ConnectionPool(
-                    self.conninfo,
-                    min_size=0,
-                    max_size=self._pool_size,
-                    max_idle=60.0,
-                    timeout=POOL_TIMEOUT,
-                    reconnect_timeout=5.0,
-                    num_workers=1,
-                    open=True,
-                    name="pgwerk",
-                    kwargs={"autocommit": True, "context": PLAIN},
-                    configure=self._configure,
-                    check=None,
-                )
-                # At the latest at the end of the program: later, its threads cannot be stopped any more.
-                _ = weakref.finalize(self, _close_pool, self._pool, self._pid)
-            return self._pool
-
-    def _connection(self) -> AbstractContextManager[Connection[Any]]:
-        if not self._pooled:
-            return self.connect()
-        pool = self._pool_now()
-        if self._suspect:
-            # The pool would hand out the other dead ones, and then wait: say at once whether Postgres is there.
-            self.connect().close()
-            self._suspect = False
-            pool.check()
-        return _Lease(pool)
+    def drop_idle(self) -> None:
+        """Close the connections of the pool that nobody uses."""
+        self._pool.drop_idle()
 
     def close(self) -> None:
         """Close the pool; the next use opens another."""
-        if self._pid == os.getpid() and self._pool is not None:
-            self._pool.close()
-        self._pool = None
+        self._pool.close()
 
     # Running ----------------------------------------------------------------------
 
@@ -161,16 +72,16 @@ class Executor:
             return self.run_on(connection, op)
         for attempt in range(1, TRIES + 1):
             try:
-                with self._connection() as own:
+                with self._pool.lease() as own:
                     return self._walk(own, op)
             except psycopg.Error as error:
-                self._suspect = self._suspect or (lost(error) and not isinstance(error, PoolTimeout))
-                again = isinstance(error, RETRYABLE) or (lost(error) and op.repeatable)
-                if isinstance(error, PoolTimeout):
-                    self.connect().close()  # says why, if the reason is Postgres
-                    raise ConnectionFailed(all_in_use(self._pool_size, self.where)) from error
+                gone = lost(error)
+                if gone:
+                    # The others may be, too.
+                    self._pool.drop_idle()
+                again = isinstance(error, RETRYABLE) or (gone and op.repeatable and not isinstance(error, Unanswered))
                 if not again or attempt == TRIES:
-                    raise translated(error, self.where) from error
+                    raise refused(error, self.where, self._pool.idle) from error
             time.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
 
@@ -192,7 +103,7 @@ class Executor:
     ) -> R:
         # With autocommit off, the transaction is the caller's and is only joined. With it on, transaction() is
         # BEGIN and COMMIT, or a savepoint inside a transaction of the caller's.
-        own = (op.atomic or (self._explicit and not getattr(op, "alone", False))) and connection.autocommit
+        own = (op.atomic or (self._connector.explicit and not getattr(op, "alone", False))) and connection.autocommit
         with connection.transaction() if own else nullcontext():
             walk = Walk(op)
             while walk.request:
@@ -215,10 +126,16 @@ class Executor:
             return [self._await(cursor) for cursor in cursors]
         if len(request) == 1 and meanwhile is None:
             return [self._fetch(self._send(connection, request[0]))]
-        with connection.pipeline():
-            cursors = [self._send(connection, statement) for statement in request]
-            if meanwhile is not None:
-                meanwhile()
+        try:
+            with connection.pipeline():
+                cursors = [self._send(connection, statement) for statement in request]
+                if meanwhile is not None:
+                    meanwhile()
+        except BaseException:
+            forget_prepared(connection)
+            if isinstance(connection, OwnConnection):
+                connection.torn = True
+            raise
         return [self._fetch(cursor) for cursor in cursors]
 
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
@@ -242,27 +159,6 @@ class Executor:
             if no_records(error):
                 return []
             raise
-
-
-class _Lease:
-    """A connection of the pool for a block. What is begun in it is ended in it: no commit or rollback is asked for."""
-
-    __slots__ = ("_connection", "_pool")
-
-    def __init__(self, pool: ConnectionPool[Connection[Any]]) -> None:
-        self._pool = pool
-
-    def __enter__(self) -> Connection[Any]:
-        self._connection = self._pool.getconn()
-        return self._connection
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        # One that was left in a transaction all the same is rolled back by the pool.
-        finish_if_torn(self._connection.pgconn)
-        if isinstance(error, INTERRUPTIONS):
-            # Raised in this thread at some moment inside psycopg, which may believe anything about the connection.
-            self._connection.close()
-        self._pool.putconn(self._connection)
 
 
 def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:

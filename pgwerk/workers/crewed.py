@@ -124,6 +124,8 @@ class CrewWorker(BaseWorker):
             else:
                 if failures:
                     logger.info("Postgres at %s answers", self.werk.executor.where)
+                # A worker has connections of its own; those of the app are for handlers that want some.
+                self.werk.executor.drop_idle()
                 return
 
     def _start_app(self) -> None:

@@ -185,3 +185,38 @@ async def test_a_wait_that_hangs_on_a_lock_can_be_cancelled(app: Werk, pg: psyco
         await until(lambda: not hang())
         await locker.rollback()
     await nothing_is_stuck(app, pg)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_call_cancelled_twice_leaves_no_transaction_open_on_an_idle_connection(
+    app: Werk, dsn: str, driver: str
+) -> None:
+    """In autocommit, where the transaction is ours: the caller would not know that there is one to end."""
+    import asyncpg
+
+    await app.connect()
+    draw = random.Random(3)
+    connection: Any = (
+        await asyncpg.connect(dsn)
+        if driver == "asyncpg"
+        else await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+    )
+    try:
+        for number in range(60):
+            params = [EnqueueParams(handlers.echo, key=f"{number} {letter}") for letter in "abc"]
+            task = asyncio.create_task(app.enqueue_many(params, _conn=connection))
+            await asyncio.sleep(draw.random() * 0.004)
+            for _ in range(2):
+                _ = task.cancel()
+                await asyncio.sleep(0)
+            with suppress(asyncio.CancelledError):
+                _ = await task
+            open_ = (
+                connection.is_in_transaction()
+                if driver == "asyncpg"
+                else connection.info.transaction_status.name != "IDLE"
+            )
+            assert not open_, number
+        assert await app.enqueue(handlers.echo, _key="last", _conn=connection)
+    finally:
+        await connection.close()

@@ -24,11 +24,11 @@ def test_a_torn_connection_is_closed(run: Run) -> None:
     if isinstance(face, AioFace):
 
         async def torn() -> None:
-            async with await face.executor._connection() as connection:
+            async with face.executor._pool.lease() as connection:
                 tear(connection)
 
         face.wait(torn())
     else:
-        with face.executor._connection() as connection:
+        with face.executor._pool.lease() as connection:
             tear(connection)
     assert run(ME) != before

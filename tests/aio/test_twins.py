@@ -73,7 +73,7 @@ async def test_who_migrated_does_not_matter(dsn: str, schema: str, pg: psycopg.C
     assert job is not None
     assert (await awaited.get_job(job)).priority == 3
     await awaited.close()
-    assert awaited.sync.executor._pool is None, "the original closes what was opened for it"
+    assert awaited.sync.executor._pool.idle == 0, "the original closes what was opened for it"
 
 
 async def test_a_task_of_either_can_be_enqueued_by_the_other(dsn: str, schema: str) -> None:

@@ -21,7 +21,8 @@ def outside(app: Werk, pg: "psycopg.Connection[Any]") -> Outside:
 @pytest.fixture
 def served(server: Server, schema: str) -> Iterator[Werk]:
     """An app on a server that may be stopped and killed."""
-    app = Werk(server.dsn, schema=schema, config=WerkConfig(**QUICK))  # type: ignore[arg-type]
+    # Without the patience of producers, which these tests wait for: an outage is to be shorter than the liveness.
+    app = Werk(server.dsn, schema=schema, config=WerkConfig(pool_timeout=0.1, **QUICK))  # type: ignore[arg-type]
     app.connect()
     yield app
     app.close()

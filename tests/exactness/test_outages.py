@@ -103,7 +103,7 @@ def test_an_app_whose_whole_pool_is_dead_works_at_once_again(server: Server, sch
         together = threading.Barrier(10)
 
         def use(_: int) -> None:
-            with app.executor._pool_now().connection() as connection:
+            with app.executor._pool.lease() as connection:
                 _ = together.wait(30)
                 connection.execute("select 1")
 

@@ -267,3 +267,8 @@ def queue_stats() -> Statement[list[QueueStats]]:
         lambda rows: [QueueStats(row[0], dict(row[1] or {}), row[2], bool(row[3]), row[4]) for row in rows],
         repeatable=True,
     )
+
+
+def tell_waiters() -> Statement[None]:
+    """Notify those who wait for ends of nothing in particular, so that a listener can prove that it hears."""
+    return Statement("select pg_notify({done}, 'p')", {}, nothing, repeatable=True)

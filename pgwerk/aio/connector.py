@@ -1,0 +1,112 @@
+"""How this side connects to Postgres: configured, told apart from a pooler, and with a deadline on the answers."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, IsolationLevel
+
+from pgwerk._adapting import PLAIN
+from pgwerk._connecting import answer_within, connect_seconds, refused, unanswered
+from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
+from pgwerk._psycopg import connection_string, shown_dsn
+
+T = TypeVar("T")
+
+
+class OwnConnection(AsyncConnection[Any]):
+    """A connection of ours, whose answers may have a deadline."""
+
+    patience: float | None = None
+    """Seconds that an answer may take; None is no limit."""
+    pooled = False
+    """Whether a pooler is between us and Postgres."""
+    torn = False
+    """Whether a pipeline failed: psycopg may believe in prepared statements that Postgres never got."""
+
+    async def in_time(self, exchange: Coroutine[Any, Any, T]) -> T:
+        """Await an exchange with Postgres; raises Unanswered when it takes too long."""
+        seconds = self.patience
+        if seconds is None:
+            return await exchange
+        if not self.pooled:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await exchange
+            except TimeoutError as error:
+                raise unanswered(seconds, self.pooled) from error
+        # Not by a cancellation, which psycopg would pass on to a pooler and then wait for.
+        cutting = asyncio.get_running_loop().call_later(seconds, self._cut)
+        try:
+            return await exchange
+        except psycopg.OperationalError as error:
+            if cutting.when() <= asyncio.get_running_loop().time():
+                raise unanswered(seconds, self.pooled) from error
+            raise
+        finally:
+            cutting.cancel()
+
+    def _cut(self) -> None:
+        """Let whoever waits for the socket see its end."""
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+
+class Connector:
+    """Makes connections in autocommit, on whichever loop asks."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self.conninfo = connection_string(dsn, name)
+        self.where = shown_dsn(dsn)
+        self._seconds = connect_seconds(self.conninfo)
+        self.prepare = True
+        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
+        self.explicit = False
+        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
+
+    async def connect(self) -> OwnConnection:
+        """Open a connection; raises ConnectionFailed, DatabaseError."""
+        try:
+            return await self.attempt()
+        except psycopg.Error as error:
+            raise refused(error, self.where) from error
+
+    async def attempt(self) -> OwnConnection:
+        """Open a connection; raises psycopg's errors."""
+        connection: OwnConnection = await OwnConnection.connect(self.conninfo, autocommit=True, context=PLAIN)
+        try:
+            # A pooler accepts a client at once and lets its first statement wait.
+            connection.patience, connection.pooled = self._seconds, True
+            cursor = await connection.in_time(connection.execute(FACTS))
+            found = facts(await cursor.fetchone(), connection.info.backend_pid)
+            connection.pooled = found.pooled
+            if found.pooled and self.prepare:
+                await self._try_transaction(connection)
+                # The next statement may reach another server process.
+                self.prepare = False
+            if not self.prepare:
+                connection.prepare_threshold = None
+            if found.explicit:
+                self.explicit = True
+                await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+                await connection.set_read_only(False)
+            elif found.to_set:
+                _ = await connection.in_time(connection.execute(*pin(found.to_set)))
+            connection.patience = answer_within(connection.pooled)
+        except BaseException:
+            # Cancelled or cut off: nobody else knows of it. Without an await, which could be cancelled again.
+            connection.pgconn.finish()
+            raise
+        return connection
+
+    async def _try_transaction(self, connection: OwnConnection) -> None:
+        try:
+            for text in PROBE:
+                _ = await connection.in_time(connection.execute(text))
+        except psycopg.Error as error:
+            refuse_statement_mode(error, self.where)
+            raise
