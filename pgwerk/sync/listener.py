@@ -19,6 +19,9 @@ logger = logging.getLogger("pgwerk.listener")
 class Listener:
     """Hear the notifications of some channels. Not for use by two threads at once."""
 
+    kind: type[Connection[Any]] = Connection
+    """The class of its connection."""
+
     def __init__(self, executor: Executor, channels: Sequence[str], dsn: str | None = None) -> None:
         self._executor = executor
         self._channels = tuple(channels)
@@ -31,7 +34,7 @@ class Listener:
         """Connect and LISTEN; raises ConnectionFailed."""
         self.close()
         try:
-            connection = Connection.connect(self._conninfo, autocommit=True)
+            connection = self.kind.connect(self._conninfo, autocommit=True)
             for channel in self._channels:
                 _ = connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
             self._connection = connection
