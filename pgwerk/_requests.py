@@ -185,7 +185,7 @@ def purge_jobs(statuses: str | Sequence[str], older_than_days: float) -> Procedu
 
 def sweep(live: float, stuck: float | None) -> Procedure[list[str]]:
     """Recover and mend what can be; the ids of recovered jobs."""
-    swept = yield from sweeping.sweep(live, stuck)
+    swept = yield from sweeping.sweep(live, stuck, seen=None)
     return swept.recovered
 
 

@@ -85,6 +85,13 @@ class Supervision:
         # One that was being started when the stop was asked for stops, too.
         self._children[pid] = Child(pid, slot, now, stopping_since=now if self._stops else None)
 
+    def not_spawned(self, slot: int, now: float) -> float:
+        """A child could not be started; returns how long (seconds) its slot stays empty."""
+        self._failures[slot] += 1
+        pause = backoff.exponential(self._failures[slot], base=0.1, cap=30.0)
+        self._not_before[slot] = now + pause
+        return pause
+
     def exited(self, pid: int, now: float, *, clean: bool) -> float | None:
         """A child ended; returns how long (seconds) its slot stays empty, None when it is not filled again."""
         child = self._children.pop(pid, None)

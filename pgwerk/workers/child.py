@@ -16,6 +16,7 @@ from pgwerk._core import backoff
 from pgwerk._core.agenda import Pace
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.procedures.sweep import recover_dead
+from pgwerk._core.statements.workers import forget
 from pgwerk._handlers import Hooks
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
@@ -100,6 +101,8 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) 
         while True:
             try:
                 recovered = app.executor.perform(recover_dead(worker_id, reason))
+                # Everybody who has to know does; in a list of workers it would only alarm.
+                app.executor.run(forget(worker_id))
                 break
             except WerkError as error:
                 failures += 1

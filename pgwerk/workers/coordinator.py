@@ -9,21 +9,27 @@ from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
+from pgwerk._core.stall import Motion
 from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
-from pgwerk.sync.listener import Listener
 from pgwerk.workers.crew import Crew, Finished
 from pgwerk.workers.duties import Duties
 from pgwerk.workers.hearing import Hearing
+from pgwerk.workers.heart import Heart
 from pgwerk.workers.identity import Identity
-from pgwerk.workers.session import Session
+from pgwerk.workers.session import ASKING_SECONDS, Session, unexpected, waits_for_a_lock
 from pgwerk.workers.turns import Turns
 from pgwerk.workers.vitals import Vitals, next_enforcement
 from pgwerk.workers.wakeup import Wakeup
 
 logger = logging.getLogger("pgwerk.worker")
+
+BURST_PATIENCE = 60.0
+"""Seconds that a burst waits for somebody else's lock before it fails."""
+FULL_WAIT = 0.05
+"""Seconds between two turns while too much could not be written."""
 
 
 class Coordinator:
@@ -33,7 +39,7 @@ class Coordinator:
         self,
         identity: Identity,
         session: Session,
-        listener: Listener,
+        hearing: Hearing,
         crew: Crew,
         wakeup: Wakeup,
         pace: Pace,
@@ -44,10 +50,13 @@ class Coordinator:
         self.identity = identity
         self.session = session
         self.agenda = Agenda(pace, monotonic())
-        self._hearing = Hearing(listener)
         self._crew = crew
         self._wakeup = wakeup
-        self._liveness = liveness
+        self.heart = Heart(identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS)
+        self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
+        self._steps = 0
+        """Changes with everything that this thread does."""
+        self._resting = False
         self._duties = Duties(self, liveness, stuck)
         self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
         self._ready = False
@@ -82,36 +91,58 @@ class Coordinator:
         """How many jobs ended, how many of them failed or timed out, and how many are held. From any thread."""
         return self.turns.settled, self.turns.failed, len(self.turns.ledger)
 
+    def _motion(self) -> Motion:
+        """What the heart sees of this thread."""
+        return Motion(self._steps + self.session.asked, self._resting, self.session.asking)
+
     # The loop ---------------------------------------------------------------------
 
     def run(self) -> None:
         """Work until stopped, or until a burst finds nothing more; raises in a burst when the database fails."""
+        self.heart.vitals = self.vitals
         self._crew.start()
         try:
             while True:
+                self._steps += 1
                 try:
                     if not self._connected() or self._step():
                         break
-                    self.session.works()
                 except ConnectionFailed as error:
                     self._disconnected(error)
                 except WerkError as error:
-                    if self.agenda.pace.burst or isinstance(error, ConfigError):
-                        # What is configured wrongly does not mend itself.
+                    if self._troubled(error):
+                        break
+                except Exception as error:
+                    # The last resort: a worker that ends takes all its jobs with it.
+                    if self.agenda.pace.burst:
                         raise
-                    self.session.trouble(error)
-                    self._pause()
-                    if self._given_up:
-                        # What could not be written is recovered by others as soon as we have left.
+                    logger.exception("a turn failed in a way that nobody foresaw")
+                    self.session.close()
+                    if self._troubled(unexpected(error)):
                         break
             self._leave()
             if self._crew.broken is not None:
                 raise self._crew.broken
         finally:
             self._crew.close()
-            self._hearing.close()
+            self.heart.stop()
             self.session.close()
             self._wakeup.close()
+
+    def _troubled(self, error: WerkError) -> bool:
+        """Wait before another try; True when there will be none."""
+        # What is configured wrongly does not mend itself.
+        if isinstance(error, ConfigError):
+            raise error
+        # The lock of somebody else may be held for a while, as long as a statement may take.
+        if self.agenda.pace.burst and not (waits_for_a_lock(error) and not self.session.troubled_for(BURST_PATIENCE)):
+            raise error
+        self.session.trouble(error)
+        # Only a turn that goes well shows that it is over.
+        self.agenda.notified()
+        self._pause()
+        # What could not be written is recovered by others as soon as we have left.
+        return self._given_up
 
     def _connected(self) -> bool:
         """Connect and register if need be; False when there is nothing left to do but to go."""
@@ -120,19 +151,25 @@ class Coordinator:
         self._hear_stops()
         if self._given_up:
             return False
-        me = self.identity
         self._ready = False
+        self._duties.drop()
         self.session.connect()
-        self._duties.register()
-        for job_id, claim in self.session.run(closing.stray(me.id, self.turns.ledger.claims)):
-            # Claimed by us in a turn whose answer was lost.
-            _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me.id))
+        registered = self._duties.register()
+        self._give_back_strays()
         self.turns.thought_to_doze(None)
-        self._hearing.begin()
+        self.heart.start(registered)
         self.agenda.notified()
         self.agenda.do(Duty.PROMOTE, monotonic())
         self._ready = True
         return True
+
+    def _give_back_strays(self) -> None:
+        """Give back what we claimed in a turn whose answer was lost; its commit may come long after the loss."""
+        me = self.identity.id
+        for job_id, claim in self.session.run(closing.stray(me, self.turns.ledger.claims)):
+            logger.info("job %s had been claimed by this worker without its knowledge: it is given back", job_id)
+            _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me))
+            self.agenda.notified()
 
     @property
     def _given_up(self) -> bool:
@@ -146,14 +183,15 @@ class Coordinator:
         if self.agenda.pace.burst and not self.session.ever_connected:
             raise error
         self.session.lost(error)
-        self._hearing.close()
+        # It may have lost its own connection, and the others wait for it.
+        self.heart.soon()
         self._pause()
 
     def _pause(self) -> None:
         """Wait before trying the database again; handlers go on."""
         self._wakeup.prepare()
         self._hear_stops()
-        _ = self._wakeup.wait(backoff.reconnect(self.session.failures, random.random()), self.listen_to)
+        _ = self._rest(backoff.reconnect(self.session.failures, random.random()))
         self._crew.enforce(monotonic())
         if self.stopping:
             self._closing(self.agenda.plan(monotonic()))
@@ -161,26 +199,42 @@ class Coordinator:
     def _step(self) -> bool:
         """Do what the agenda says, once; True at the end."""
         self._hear_stops()
+        self._hear()
         # First, so that what is over makes room in this very turn.
         self._collect()
         now = monotonic()
         plan = self.agenda.plan(now)
-        if plan.phase is not Phase.RUN or plan.return_buffer or plan.duties or plan.gather:
+        if plan.phase is not Phase.RUN or plan.return_buffer or plan.duties or plan.gather or self._duties.busy:
             self.turns.begin()
+        if plan.phase is not Phase.RUN:
+            self._duties.drop()
         if plan.phase is not Phase.RUN or plan.return_buffer:
             self._closing(plan)
             self._collect()
-        if plan.finished and self.turns.idle:
+        if plan.finished and self._nothing_left(plan):
             return True
         self._crew.enforce(now)
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         for duty in plan.duties:
             self._duties.do(duty)
         self._duties.touch(now)
+        self._duties.restart(now)
+        self._duties.go_on()
         self._collect()
-        if plan.gather or not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
+        if plan.gather or not self._take(plan):
             self._wait(plan)
         return False
+
+    def _take(self, plan: Plan) -> bool:
+        taken = self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN)
+        if taken:
+            self.session.works()
+        return taken
+
+    def _nothing_left(self, plan: Plan) -> bool:
+        if plan.phase is Phase.ABANDON:
+            return self.turns.hopeless
+        return self.turns.idle and not self._duties.busy
 
     def _hear_stops(self) -> None:
         if self.stopping and not self._stops_seen:
@@ -214,26 +268,42 @@ class Coordinator:
 
     def _wait(self, plan: Plan) -> None:
         now = monotonic()
-        moments = [now + plan.wait, self._duties.touch_at]
+        moments = [now + plan.wait, self._duties.touch_at, self._duties.restart_at, self.turns.aside.next_at]
+        if self.turns.aside.full:
+            moments[0] = max(moments[0], now + FULL_WAIT)
+        if self._duties.busy:
+            return
         deadline = self._crew.next_deadline()
         if deadline is not None:
             moments.append(deadline)
         self._wakeup.prepare()
         # Whatever happened by now does not wake us any more.
         enough, broke = self._crew.wake_at(plan.gather or 1), self._crew.broken is not None and self._stops < 2
-        if enough or broke or self._stops_seen < self._stops:
+        if enough or broke or self._stops_seen < self._stops or self.heart.pending:
             return
-        ready = self._wakeup.wait(min(moments) - now, self._hearing.fileno(), self.listen_to)
-        if self._hearing.fileno() in ready:
-            self._hear()
+        line = self.heart.fileno()
+        if line in self._rest(min(moments) - now, line):
+            self.heart.drain()
+
+    def _rest(self, seconds: float, *sockets: int) -> list[int]:
+        self._resting = True
+        ready = self._wakeup.wait(seconds, *sockets, self.listen_to)
+        self._steps += 1
+        self._resting = False
+        return ready
 
     def _hear(self) -> None:
-        heard = self._hearing.heard()
-        if heard is None:
-            self._hearing.begin()
-            self.agenda.notified()
-        for payload in heard or ():
+        """Take note of notifications, and of the answers to heartbeats."""
+        beat = self.heart.answer()
+        if beat is not None:
+            self._duties.beaten(beat)
+            self.turns.thought_to_doze(beat.idle)
+        for payload in self.heart.heard():
             self._duties.heard(payload)
+        if self.heart.news():
+            self.agenda.notified()
+        if self.heart.wants_proof():
+            self.session.run(workers.prove())
 
     # For duties -------------------------------------------------------------------
 
@@ -245,13 +315,6 @@ class Coordinator:
         now = monotonic()
         self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.id in wanted])
         self._crew.submit([one for one in waiting if one.id not in wanted])
-
-    def beaten(self, idle: bool) -> None:  # what the database says
-        """Take note of whether producers think that this worker sleeps, and see to it that it hears them."""
-        self.turns.thought_to_doze(idle)
-        if self._hearing.fileno() < 0:
-            self._hearing.begin()
-            self.agenda.notified()
 
     def reconcile(self) -> None:
         """Give back jobs that slipped through between claim and handler: they would stay active for ever.
@@ -266,6 +329,13 @@ class Coordinator:
         for one in lost:
             logger.error("job %s (%s) got lost inside this worker: it is given back", one.id, one.function)
         self.turns.over([Finished(one, Interrupted(), now, now) for one in lost])
+        self._give_back_strays()
+
+    def unbegun(self) -> list[Claimed]:
+        """The jobs with a timeout whose handlers have not begun."""
+        begun = {run.claimed.id for run in self._crew.running() if run.deadline is not None}
+        over = {one.claimed.id for one in self.turns.unsettled} | self.turns.aside.ids
+        return [one for one in self.held if one.timeout_secs is not None and one.id not in begun | over]
 
     @property
     def held(self) -> list[Claimed]:
@@ -278,11 +348,15 @@ class Coordinator:
         for one in claimed:
             if one.heartbeat_secs is not None:
                 self._duties.touch_within(one.heartbeat_secs, now)
+            if one.timeout_secs is not None:
+                self._duties.begin_within(now)
         # Before a thread has it: the handler may be the last thing that this process does for a while.
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         self._crew.submit(claimed)
 
     def _leave(self) -> None:
+        # First, lest a heartbeat undo the goodbye.
+        self.heart.stop()
         self.vitals.beaten = None
         if not self.session.connected:
             return

@@ -15,10 +15,10 @@ from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.vigil import LATE
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
-from pgwerk.sync.listener import Listener
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.coordinator import Coordinator
 from pgwerk.workers.crew import Crew
+from pgwerk.workers.hearing import Hearing, Line
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.report import Condition, Reporter, in_words
 from pgwerk.workers.session import Session
@@ -148,7 +148,7 @@ class CrewWorker(BaseWorker):
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
             Session(executor),
-            Listener(executor, [self.werk.names.wake_channel], self.werk.listen_dsn),
+            Hearing(executor, Line(executor, [self.werk.names.wake_channel], self.werk.listen_dsn)),
             self._crew(wakeup.wake),
             wakeup,
             self.pace,

@@ -10,15 +10,20 @@ from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.statements.workers import Beat
 from pgwerk._runs import monotonic
+from pgwerk.errors import ConnectionFailed, WerkError
+from pgwerk.workers.chores import Chores
+from pgwerk.workers.heart import Heart
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.session import Session
-from pgwerk.workers.vitals import Vitals
 
 logger = logging.getLogger("pgwerk.worker")
 
 TOUCHES = 3
 """How often a job with a heartbeat is renewed within it."""
+RESTART = 10.0
+"""Seconds between two looks for claimed jobs that have not begun: well within the grace of others for a timeout."""
 
 
 class Coordinator(Protocol):
@@ -27,7 +32,7 @@ class Coordinator(Protocol):
     identity: Identity
     session: Session
     agenda: Agenda
-    vitals: Vitals
+    heart: Heart
 
     @property
     def held(self) -> list[Claimed]:
@@ -43,12 +48,12 @@ class Coordinator(Protocol):
         """Abort jobs that are ours."""
         ...
 
-    def beaten(self, idle: bool) -> None:  # what the database says
-        """Take note of a heartbeat, and whether producers think that this worker sleeps."""
+    def reconcile(self) -> None:
+        """Give back jobs that got lost between claim and handler, or between Postgres and us."""
         ...
 
-    def reconcile(self) -> None:
-        """Give back jobs that got lost between claim and handler."""
+    def unbegun(self) -> list[Claimed]:
+        """The jobs with a timeout whose handlers have not begun."""
         ...
 
 
@@ -65,9 +70,53 @@ class Duties:
         """When to look for active rows that no worker claimed."""
         self.touch_at = math.inf
         """When jobs with a heartbeat have to be renewed next."""
+        self.restart_at = math.inf
+        """When to look for jobs that have not begun."""
+        self._chores = Chores()
+        self._failing: set[Duty] = set()
 
     def do(self, duty: Duty) -> None:
-        """Carry out one duty."""
+        """Carry out one duty, or begin to; one that fails keeps nothing else from being done."""
+        try:
+            self._do(duty)
+        except ConnectionFailed:
+            raise
+        except WerkError as error:
+            self._complain(duty, error)
+        else:
+            self._failing.discard(duty)
+
+    def _complain(self, duty: Duty, error: WerkError) -> None:
+        if self._coordinator.agenda.pace.burst:
+            raise error
+        # While nothing works, whoever claims and settles says so.
+        level = logging.DEBUG if duty in self._failing or self._coordinator.session.troubled else logging.WARNING
+        logger.log(level, "could not %s, trying again at the next time: %s", _WORDS[duty], error)
+        self._failing.add(duty)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that takes several transactions has been begun."""
+        return bool(self._chores)
+
+    def go_on(self) -> None:
+        """Do the next transaction of what has been begun: jobs need not wait for all of them."""
+        duty = self._chores.first
+        if duty is None:
+            return
+        try:
+            self._chores.go_on(self._coordinator.session.run)
+        except ConnectionFailed:
+            self._chores.drop()
+            raise
+        except WerkError as error:
+            self._complain(duty, error)
+
+    def drop(self) -> None:
+        """Leave it to others."""
+        self._chores.drop()
+
+    def _do(self, duty: Duty) -> None:
         match duty:
             case Duty.HEARTBEAT:
                 self._heartbeat()
@@ -82,27 +131,22 @@ class Duties:
             case _:
                 assert_never(duty)
 
-    def register(self) -> None:
-        """Write the worker's row."""
+    def register(self) -> float:
+        """Write the worker's row; when that was asked for."""
         me = self._coordinator.identity
         sent = monotonic()
         self._coordinator.session.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
-        self._coordinator.vitals.beaten = sent
+        return sent
 
-    def _beat(self) -> bool:
-        """Renew the worker's row; False when there is none."""
-        sent = monotonic()
-        beat = self._coordinator.session.run(workers.heartbeat(self._coordinator.identity.id, self._liveness))
-        if beat.known:
-            self._coordinator.vitals.beaten = sent
-        self._coordinator.agenda.peers_expire_in(beat.next_expiry, monotonic())
-        self._coordinator.beaten(beat.idle)
-        return beat.known
+    def beaten(self, beat: Beat) -> None:
+        """Take note of the answer to a heartbeat."""
+        if beat.next_expiry is not None:
+            # Whoever was silent while we were away has time to be heard of again.
+            wait = max(beat.next_expiry, self._liveness - self._coordinator.heart.seen)
+            self._coordinator.agenda.peers_expire_in(wait, monotonic())
 
     def _heartbeat(self) -> None:
-        if not self._beat():
-            logger.warning("the row of this worker was gone: registering again")
-            self.register()
+        """Heartbeats are sent by another thread; this is what is looked after as often."""
         self._coordinator.reconcile()
         self._summarize()
 
@@ -117,7 +161,11 @@ class Duties:
             )  # fmt: skip
 
     def _recover(self) -> None:
-        swept = self._coordinator.session.perform(sweep.recover(self._liveness))
+        self._chores.begin(
+            Duty.RECOVER, sweep.recover(self._liveness, seen=self._coordinator.heart.seen), self._recovered
+        )
+
+    def _recovered(self, swept: sweep.Swept) -> None:
         for name in swept.lost_workers:
             logger.warning("worker %s was not heard of in time", name)
         if swept.recovered:
@@ -125,7 +173,7 @@ class Duties:
             self._coordinator.agenda.notified()
         if swept.lost_workers:
             # To know when the next one counts as dead.
-            _ = self._beat()
+            self._coordinator.heart.soon()
 
     def _promote(self) -> None:
         promoted = self._coordinator.session.perform(sweep.promote_due())
@@ -137,8 +185,10 @@ class Duties:
         thorough = monotonic() >= self._thorough_at
         if thorough:
             self._thorough_at = monotonic() + self._stuck / 4
-        steps = sweep.sweep(self._liveness, self._stuck if thorough else None)
-        swept = self._coordinator.session.perform(steps)
+        steps = sweep.sweep(self._liveness, self._stuck if thorough else None, seen=self._coordinator.heart.seen)
+        self._chores.begin(Duty.SWEEP, steps, self._swept)
+
+    def _swept(self, swept: sweep.Swept) -> None:
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 
@@ -182,6 +232,31 @@ class Duties:
         if beating:
             _ = self._coordinator.session.run(closing.touch([(one.id, one.claim) for one in beating]))
             self.touch_within(min(one.heartbeat_secs or math.inf for one in beating), now)
+
+    # Timeouts ---------------------------------------------------------------------
+
+    def begin_within(self, now: float) -> None:
+        """A job with a timeout was claimed: others count its time from now on."""
+        self.restart_at = min(self.restart_at, now + RESTART)
+
+    def restart(self, now: float) -> None:
+        """Tell others, when it is time, that jobs which have not begun are not late."""
+        if now < self.restart_at:
+            return
+        self.restart_at = math.inf
+        waiting = self._coordinator.unbegun()
+        if waiting:
+            self._coordinator.session.run(closing.restart_clocks([(one.id, one.claim) for one in waiting]))
+            self.begin_within(now)
+
+
+_WORDS = {
+    Duty.HEARTBEAT: "compare what is held with what is claimed",
+    Duty.RECOVER: "look for the jobs of dead workers",
+    Duty.PROMOTE: "queue scheduled jobs",
+    Duty.SWEEP: "sweep",
+    Duty.ABORTS: "look for jobs to abort",
+}
 
 
 def _seconds(text: str) -> float | None:

@@ -18,6 +18,8 @@ logger = logging.getLogger("pgwerk.worker")
 
 UNDERTAKER_SECONDS = 5.0
 """How long a parent that ends waits for the jobs of dead children to be reported."""
+AGAIN = 0.5
+"""Seconds until it is tried again to have them reported, when no process could be forked."""
 FAILED = 1
 
 
@@ -29,16 +31,35 @@ class Errands:
         self._ours = ours
         """The parent's ends of its children's pipes."""
         self._undertakers: set[int] = set()
+        self._unreported: list[tuple[str, str]] = []
+        """Dead children (id, reason) for which no process could be forked so far."""
+        self._again_at = 0.0
         self._beater: int | None = None
 
     def report(self, worker_id: str, reason: str) -> None:
-        """Have the jobs of a dead child recovered."""
+        """Have the jobs of a dead child recovered; when no process can be had for that, soon."""
+        if not self._report(worker_id, reason):
+            self._unreported.append((worker_id, reason))
+            self._again_at = monotonic() + AGAIN
+
+    def _report(self, worker_id: str, reason: str) -> bool:
         ours = self._ours()
         flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            logger.debug("undertaker: %s", error)
+            return False
         if pid == 0:
             run_undertaker(self._werk, worker_id, reason, ours)
         self._undertakers.add(pid)
+        return True
+
+    def _report_again(self) -> None:
+        if self._unreported and monotonic() >= self._again_at:
+            unreported, self._unreported = self._unreported, []
+            for worker_id, reason in unreported:
+                self.report(worker_id, reason)
 
     def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
         """Have heartbeats sent for children, within so many seconds; False when that cannot even begin."""
@@ -57,6 +78,7 @@ class Errands:
 
     def reap(self) -> bool | None:
         """Let go of what has ended; whether heartbeats arrived, None when none were being sent, or still are."""
+        self._report_again()
         for pid in list(self._undertakers):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 self._undertakers.discard(pid)
@@ -75,9 +97,9 @@ class Errands:
             _kill(self._beater)
             self._beater = None
         deadline = monotonic() + UNDERTAKER_SECONDS
-        while self._undertakers and monotonic() < deadline:
+        while (self._undertakers or self._unreported) and monotonic() < deadline:
             _ = self.reap()
-            if self._undertakers:
+            if self._undertakers or self._unreported:
                 _ = pause(0.02)
         for pid in self._undertakers:
             _kill(pid)

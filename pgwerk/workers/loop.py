@@ -56,14 +56,16 @@ class LoopCrew(Crew):
                 claimed = self._jobs.popleft()
             except IndexError:
                 return
-            now = monotonic()
-            run = TaskRun(claimed, now, deadline_of(claimed, now), loop=self._loop)
+            # Its time begins with its task: another one may block the loop before that.
+            run = TaskRun(claimed, monotonic(), None, loop=self._loop)
             self._runs[id(run)] = run
             task = self._loop.create_task(self._work(run), name=f"werk {claimed.function}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self, run: TaskRun) -> None:
+        run.started = monotonic()
+        run.deadline = deadline_of(run.claimed, run.started)
         outcome = await self._runner.run(run)
         if self._runs.pop(id(run), None) is run:
             self._over(run, outcome)

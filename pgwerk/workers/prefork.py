@@ -168,6 +168,7 @@ class Worker(BaseWorker):
         _ = self._wakeup.wait(min(seconds, 60.0), *fds)
 
     def _spawn(self, slot: int) -> None:
+        """Start a child, or put that off when it cannot be done now, which costs the living nothing."""
         worker_id = new_id()
         settings = ChildSettings(
             worker_id=worker_id,
@@ -181,8 +182,18 @@ class Worker(BaseWorker):
             ours=self._pipes(),
         )
         children.flush()
-        read, write = os.pipe()
-        pid = os.fork()
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            self._not_spawned(slot, error)
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(read)
+            os.close(write)
+            self._not_spawned(slot, error)
+            return
         if pid == 0:
             os.close(write)
             run_child(self.app, settings, read)
@@ -190,6 +201,11 @@ class Worker(BaseWorker):
         self._children[pid] = Process(pid, worker_id, slot, write, open_pidfd(pid))
         self._supervision.spawned(slot, pid, monotonic())
         logger.debug("started child %d", pid)
+
+    def _not_spawned(self, slot: int, error: OSError) -> None:
+        pause = self._supervision.not_spawned(slot, monotonic())
+        self._watch.ended(slot, for_good=False)
+        logger.error("a child could not be started (%s); trying again in %.1f s", error.strerror or error, pause)
 
     def _reap(self) -> None:
         for process in list(self._children.values()):

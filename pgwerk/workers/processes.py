@@ -215,13 +215,19 @@ class ProcessCrew(Crew):
 
     def _new_child(self, slot: int) -> Child | None:
         """Have a child forked and wait until it is ready; None when there is no hope or no need."""
-        reason = ""
-        for failures in range(1, START_TRIES + 1):
+        reason, failures, unforked = "", 0, 0
+        while failures < START_TRIES:
             try:
                 child = self._zygote.spawn(slot)
             except WerkError as error:
                 self._break(error)
                 return None
+            except OSError as error:
+                # Out of descriptors; others will be closed.
+                unforked += 1
+                if not self._pause_without_child(str(error), unforked):
+                    return None
+                continue
             said = None
             with contextlib.suppress(EOFError, OSError):
                 said = child.channel.receive()
@@ -231,12 +237,26 @@ class ProcessCrew(Crew):
             child.channel.close()
             if self._closing.is_set() or self._zygote.dead is not None:
                 return None
-            reason = said.reason if said is not None else str(child.ending(END_SECONDS))
+            ending = None if said is not None else child.ending(END_SECONDS)
+            if ending is not None and ending.status < 0:
+                # The system has no room for another process, which says nothing about the next try.
+                unforked += 1
+                if not self._pause_without_child(str(ending), unforked):
+                    return None
+                continue
+            failures += 1
+            reason = said.reason if said is not None else str(ending)
             logger.error("a process for jobs did not start: %s", reason)
             if self._closing.wait(backoff.reconnect(failures, random.random())):
                 return None
         self._break(WerkError(f"no process for jobs could be started; the last one: {reason}"))
         return None
+
+    def _pause_without_child(self, why: str, times: int) -> bool:
+        """Wait for the system to have room for a child again; False when there is no need any more."""
+        if times == 1:
+            logger.error("a process for jobs could not be started, trying again until it works: %s", why)
+        return not self._closing.wait(backoff.reconnect(times, random.random()))
 
     def _too_large(self, child: Child) -> bool:
         if self._limits.max_rss is None:

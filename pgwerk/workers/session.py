@@ -2,22 +2,33 @@
 
 import contextlib
 import logging
+import os
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, pq
 
 from pgwerk._core.operation import Operation, Procedure, R
 from pgwerk._psycopg import TRIES, translated
-from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
+from pgwerk._runs import monotonic
+from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
 from pgwerk.sync.executor import Executor, walk_through
+from pgwerk.workers.bounded import bounded
 
 logger = logging.getLogger("pgwerk.worker")
+
+LOCK_SECONDS = 1.5
+"""How long a statement waits for somebody else's lock: the outcomes of other jobs wait with it."""
+ASKING_SECONDS = 75.0
+"""After so long, no answer comes any more: well beyond the time after which Postgres gives a statement up."""
 
 SETTINGS = {
     # A statement that hangs must not hang the worker.
     "statement_timeout": "60s",
+    "lock_timeout": f"{LOCK_SECONDS * 1000:.0f}ms",
     # Every statement of a worker reads what an index gives it. Prepared while the tables are small or new, its plan
     # would be a scan of all rows, and be kept until they are analyzed: minutes, when a burst arrives.
     "enable_seqscan": "off",
@@ -37,7 +48,15 @@ class Session:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._connection: Connection[Any] | None = None
-        self._troubled = False
+        self._changing = threading.Lock()
+        """Held while the connection is closed, lest another thread cut what has taken its descriptor."""
+        self._troubled_since: float | None = None
+        self._bounded = False
+        """Whether each operation has to say itself how long it waits for locks: a pooler keeps no settings."""
+        self.asked = 0
+        """How often Postgres was asked anything."""
+        self.asking = False
+        """Whether it is being waited for."""
         self.failures = 0
         """How often in a row the database failed us."""
         self.ever_connected = False
@@ -49,31 +68,48 @@ class Session:
 
     def connect(self) -> None:
         """Connect; raises ConnectionFailed."""
-        connection = self._executor.connect()
-        if self._executor.prepare:
-            # Only without a pooler, whose next client would have them.
-            try:
-                _ = connection.execute(_SET, [word for setting in SETTINGS.items() for word in setting])
-                connection.prepare_threshold = 0
-            except psycopg.Error as error:
-                connection.close()
-                raise translated(error, self._executor.where) from error
+        self.asked += 1
+        self.asking = True
+        try:
+            connection = self._executor.connect()
+            self._bounded = not self._executor.prepare
+            if self._executor.prepare:
+                # Only without a pooler, whose next client would have them.
+                try:
+                    _ = connection.execute(_SET, [word for setting in SETTINGS.items() for word in setting])
+                    connection.prepare_threshold = 0
+                except psycopg.Error as error:
+                    connection.close()
+                    raise translated(error, self._executor.where) from error
+        finally:
+            self.asking = False
         self._connection = connection
         self.ever_connected = True
 
-    def run(self, op: Operation[R], meanwhile: Callable[[], None] | None = None) -> R:
-        """Run *op*; raises ConnectionFailed when the connection is gone.
+    def run(self, op: Operation[R], meanwhile: Callable[[], None] | None = None, patience: float | None = None) -> R:
+        """Run *op*, waiting for locks for *patience* seconds; raises ConnectionFailed when the connection is gone.
 
-        *meanwhile* is called while Postgres works, as often as that may be: not at all, or again.
+        *meanwhile* is called while Postgres works, as often as that may be: not at all, or again. Whatever else goes
+        wrong, also inside psycopg, is a WerkError.
         """
         if self._connection is None:
             raise ConnectionFailed("not connected")
-        return self._run(self._connection, op, meanwhile)
+        if patience is not None or self._bounded:
+            op = bounded(op, patience or LOCK_SECONDS)
+        self.asked += 1
+        self.asking = True
+        try:
+            return self._run(self._connection, op, meanwhile)
+        except WerkError:
+            raise
+        except Exception as error:
+            self._mend()
+            raise unexpected(error) from error
+        finally:
+            self.asking = False
 
     def perform(self, steps: Procedure[R]) -> R:
         """Run a procedure, each operation in a transaction of its own."""
-        if self._connection is None:
-            raise ConnectionFailed("not connected")
         return walk_through(steps, self.run)
 
     def _run(self, connection: Connection[Any], op: Operation[R], meanwhile: Callable[[], None] | None) -> R:
@@ -85,27 +121,75 @@ class Session:
                     raise
         return self._executor.run_on(connection, op, meanwhile)
 
+    def _mend(self) -> None:
+        """After an error that psycopg did not expect: the connection may be in the middle of anything."""
+        connection = self._connection
+        if connection is None:
+            return
+        pgconn = connection.pgconn
+        idle = pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if not idle or pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            self.close()
+            self.connect()
+
+    def cut(self) -> None:
+        """Break the connection, from another thread: whoever waits for an answer gets an error."""
+        with self._changing:
+            connection = self._connection
+            if connection is None or connection.closed:
+                return
+            shut(connection)
+
     def lost(self, error: WerkError) -> None:
         """Give the connection up; the first time, say so."""
         self.trouble(error)
         self.close()
 
+    @property
+    def troubled(self) -> bool:
+        """Whether it has failed us, and not worked since."""
+        return self._troubled_since is not None
+
+    def troubled_for(self, seconds: float) -> bool:
+        """Whether it has not worked for so long."""
+        since = self._troubled_since
+        return since is not None and monotonic() - since > seconds
+
     def trouble(self, error: WerkError) -> None:
         """Count a failure; the first time, say so."""
         self.failures += 1
-        if not self._troubled:
-            self._troubled = True
+        if self._troubled_since is None:
+            self._troubled_since = monotonic()
             logger.warning("%s; trying again until it works", error)
 
     def works(self) -> None:
-        """All that was asked for went well; the first time after trouble, say so."""
-        if self._troubled:
+        """Jobs can be written and claimed; the first time after trouble, say so."""
+        if self._troubled_since is not None:
             logger.info("Postgres at %s answers again", self._executor.where)
-        self._troubled, self.failures = False, 0
+        self._troubled_since, self.failures = None, 0
 
     def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error):
-                connection.close()
+        with self._changing:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with contextlib.suppress(psycopg.Error):
+                    connection.close()
+
+
+def shut(connection: Connection[Any]) -> None:
+    """Break a connection under whoever waits for it."""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+def unexpected(error: Exception) -> WerkError:
+    """The error to handle in place of one that nobody foresaw."""
+    if isinstance(error, UnicodeError):
+        return SerializationError(f"Postgres cannot store this text in the encoding of its database: {error}")
+    return DatabaseError(f"the client library failed: {type(error).__name__}: {error}")
+
+
+def waits_for_a_lock(error: WerkError) -> bool:
+    """Whether somebody else held a lock for too long."""
+    return isinstance(error, DatabaseError) and error.sqlstate == "55P03"

@@ -4,6 +4,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.cursor import Cursor
@@ -13,13 +14,15 @@ from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
+from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._runs import monotonic
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
+from pgwerk.workers.aside import BUDGET, PATIENCE, Aside
 from pgwerk.workers.crew import Finished
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.ledger import Ledger
-from pgwerk.workers.session import Session
+from pgwerk.workers.session import Session, waits_for_a_lock
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -48,6 +51,10 @@ class Turns:
         self.ledger = Ledger()
         self.unsettled: list[Finished] = []
         """Runs that are over and not written; see `over`."""
+        self.aside = Aside()
+        """Runs that are over, and could not be written when the others were."""
+        self._careful = 0
+        """How many jobs to claim one by one: among so many, there is one that cannot be read."""
         self._refused = False
         """Whether the last turn had outcomes to write, and failed."""
         self._fresh: Claim | None = None
@@ -73,11 +80,20 @@ class Turns:
     @property
     def idle(self) -> bool:
         """Whether there is nothing left to write or to look at again."""
-        return not self.unsettled and not self._parents and not self._keys
+        return self.hopeless and not self.aside
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether all that is left is what could not be written."""
+        return not (self.unsettled or self._parents or self._keys)
 
     def thought_to_doze(self, dozing: bool | None) -> None:
-        """Take note of what producers think: the database may have forgotten, or others took us for dead."""
-        self._dozing = dozing
+        """Take note of what producers think: the database may have forgotten, or others took us for dead.
+
+        It was so a moment ago. What differs from what we think is written again, whoever is right.
+        """
+        if dozing is not self._dozing:
+            self._dozing = None
 
     def over(self, finished: Sequence[Finished]) -> None:
         """Take runs that are over: they are written in the next turn, whose claim may fill their places already."""
@@ -88,8 +104,15 @@ class Turns:
         """Write what ended and claim *count* jobs, which `begin` starts; False when there was nothing to ask for."""
         # While Postgres refuses what ended, nothing more is run that could not be written either.
         claimable, self._refused = 0 if self._refused else count, bool(self.unsettled)
+        if self._careful:
+            claimable = min(claimable, 1)
+        if self.aside.full:
+            claimable = 0
         taken = self._take(claimable, doze=doze)
         self._refused = False
+        if self.aside and self.aside.next_at <= monotonic():
+            self.begin()
+            self.aside.retry(lambda one: self._settle_whole([one], PATIENCE))
         return taken
 
     def _take(self, count: int, *, doze: bool) -> bool:
@@ -116,6 +139,12 @@ class Turns:
             answer = self._session.run(turn(ask), self.begin)
         except WerkError as error:
             self.begin()
+            if finished and waits_for_a_lock(error):
+                self._part_from_locked(finished, error)
+                return True
+            if not finished and ask.count and _refuses_the_value(error):
+                self._part_from_unreadable(error)
+                return True
             if not entries or not _refuses_the_value(error):
                 self.unsettled = finished
                 raise
@@ -182,6 +211,9 @@ class Turns:
         claim = answer.claim
         if claim is None:
             return
+        if self._careful:
+            self._careful = self._careful - 1 if len(claim) else 0
+            self._agenda.notified()
         now, got = monotonic(), len(claim)
         full = claim.curbed or got + claim.passed_over >= asked
         # Behind a cursor, less than asked says nothing about what is in front of it.
@@ -200,24 +232,31 @@ class Turns:
 
     def missing(self, running: Iterable[str]) -> list[Claimed]:
         """Find held jobs that nobody knows of any more, given those that run and that nothing is on its way."""
-        return self.ledger.without({*running, *(one.claimed.id for one in self.unsettled)})
+        return self.ledger.without({*running, *(one.claimed.id for one in self.unsettled), *self.aside.ids})
 
     # More than a row --------------------------------------------------------------
 
-    def _settle_whole(self, finished: Sequence[Finished]) -> None:
+    def _settle_whole(self, finished: Sequence[Finished], patience: float | None = None) -> None:
         """Settle in a transaction of several statements: what has more consequences than its own row."""
         now = monotonic()
         reports = [_report(one, now) for one in finished]
         try:
-            verdicts = self._session.run(settle(reports, self._identity.id, random.random()))
+            verdicts = self._session.run(settle(reports, self._identity.id, random.random()), patience=patience)
         except WerkError as error:
-            if not _refuses_the_value(error):
-                self.unsettled = [*finished, *self.unsettled]
+            locked = waits_for_a_lock(error)
+            if not locked and not _refuses_the_value(error):
+                self.unsettled = [*(one for one in finished if one.claimed.id not in self.aside.ids), *self.unsettled]
                 raise
             if len(finished) > 1:
                 self._one_by_one(finished)
                 return
-            verdicts = self._settle_refused(finished[0], error)
+            if locked:
+                self.aside.put(finished[0], "another session holds a lock that it needs")
+                return
+            refused = self._settle_refused(finished[0], error)
+            if refused is None:
+                return
+            verdicts = refused
         self._done(finished)
         self._expect(verdicts.values())
         for one in finished:
@@ -231,24 +270,76 @@ class Turns:
         self._agenda.notified()
 
     def _one_by_one(self, finished: Sequence[Finished]) -> None:
+        until = monotonic() + BUDGET
         for index, one in enumerate(finished):
+            if monotonic() > until:
+                # Each had to wait for a lock, and the claims with it.
+                self.aside.delay(finished[index:])
+                break
             try:
-                self._settle_whole([one])
+                self._settle_whole([one], PATIENCE)
             except WerkError:
                 self.unsettled = [*self.unsettled, *finished[index + 1 :]]
                 raise
 
-    def _settle_refused(self, one: Finished, error: WerkError) -> dict[str, Verdict]:
-        """Record an outcome that Postgres refuses as a failure, with its reason."""
+    def _settle_refused(self, one: Finished, error: WerkError) -> dict[str, Verdict] | None:
+        """Record an outcome that Postgres refuses as a failure, with its reason; None when that cannot be either."""
         job = one.claimed.job
         logger.error("the outcome of job %s (%s) cannot be stored: %s", job.id, job.function, error)
-        reason = storable_text(f"the outcome could not be stored: {error}", 2000)
-        report = Report(job.id, one.claimed.claim, Failed(reason, final=True))
+        outcome = one.outcome
+        if isinstance(outcome, Failed | TimedOut):
+            # The text of its error, perhaps; what becomes of it is as it was.
+            outcome = replace(outcome, error=_plain(outcome.error))
+        else:
+            reason = storable_text(f"the outcome could not be stored: {error}", 2000)
+            outcome = Failed(_plain(reason), final=True)
+        report = _report(one, monotonic())._replace(outcome=outcome)
         try:
             return self._session.run(settle([report], self._identity.id))
-        except WerkError:
-            self.unsettled = [one, *self.unsettled]
+        except WerkError as again:
+            if waits_for_a_lock(again) or _refuses_the_value(again):
+                self.aside.put(one, again)
+                return None
+            if one.claimed.id not in self.aside.ids:
+                self.unsettled = [one, *self.unsettled]
             raise
+
+    # What holds up others -----------------------------------------------------------
+
+    def _part_from_locked(self, finished: list[Finished], error: WerkError) -> None:
+        """Somebody holds a lock: find the jobs that are locked, so that the next turn writes the others."""
+        try:
+            locked = set(self._session.run(closing.locked([one.claimed.id for one in finished]), patience=PATIENCE))
+        except WerkError:
+            # The whole table, or the connection.
+            self.unsettled = finished
+            raise
+        if not locked:
+            # Something else that the turn had to write; claims that are settled are forgotten by the sweep, too.
+            logger.debug("a turn had to wait for a lock: %s", error)
+            self.ledger.retiring = []
+            self._one_by_one(finished)
+            return
+        self.unsettled = [one for one in finished if one.claimed.id not in locked]
+        for one in finished:
+            if one.claimed.id in locked:
+                self.aside.put(one, "another session holds a lock on its row")
+
+    def _part_from_unreadable(self, error: WerkError) -> None:
+        """What was claimed cannot be understood: find the job whose row it is, and let it fail."""
+        strays = self._session.run(closing.stray(self._identity.id, self.ledger.claims))
+        if len(strays) > 1:
+            logger.warning("jobs that were claimed cannot be read, claiming them one by one: %s", error)
+            self._session.run(closing.return_unread(strays))
+            self._careful = len(strays)
+        elif strays:
+            job_id = strays[0][0]
+            logger.error("job %s cannot be read, and fails: %s", job_id, error)
+            reason = _plain(storable_text(f"its row could not be read: {error}", 2000))
+            self._session.run(closing.fail_unread(strays, reason))
+        else:
+            raise error
+        self._agenda.notified()
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
@@ -284,6 +375,11 @@ def _refuses_the_value(error: WerkError) -> bool:
         # psycopg itself, or a constraint or a trigger of the installation's own.
         return error.sqlstate is None or error.sqlstate[:2] in ("23", "P0")
     return isinstance(error, SerializationError)
+
+
+def _plain(text: str) -> str:
+    """A text that every database can store."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def _report(one: Finished, now: float) -> Report:

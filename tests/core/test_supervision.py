@@ -74,6 +74,25 @@ def test_a_crash_loop_is_started_less_and_less_often_and_stops_no_other() -> Non
     assert parent.exit(child.pid) == 0.0
 
 
+def test_a_child_that_cannot_be_started_is_tried_again_ever_more_rarely_and_costs_no_other() -> None:
+    supervision = Supervision(2, 30.0)
+    assert supervision.plan(0.0).spawn == (0, 1)
+    supervision.spawned(0, 100, 0.0)
+    now, pauses = 0.0, []
+    for _ in range(12):
+        pauses.append(supervision.not_spawned(1, now))
+        plan = supervision.plan(now)
+        assert (plan.spawn, plan.orders) == ((), ())
+        assert plan.wait == pytest.approx(pauses[-1])
+        now += pauses[-1]
+        assert supervision.plan(now).spawn == (1,)
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (0.1, 30.0)
+    supervision.spawned(1, 101, now)
+    assert [child.pid for child in supervision.children] == [100, 101]
+    assert supervision.plan(now).spawn == ()
+
+
 def test_stopping_asks_then_kills_after_the_grace() -> None:
     parent = Parent(2, shutdown=30)
     parent.step()

@@ -186,7 +186,7 @@ def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     scale.executor.run(workers.register(OTHER, "w", ["q2"], {}, 25))
     scale.executor.run(claims.claim(["q2"], 100, OTHER))
     check(scale, upkeep.overdue(500))
-    check(scale, workers.lost_claims(25, 100))
+    check(scale, workers.lost_claims(25, 100, 60))
     check(scale, closing.stray(OTHER, []))
     check(scale, upkeep.leaked_permits())
     check(scale, upkeep.settled_claims())

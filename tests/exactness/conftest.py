@@ -34,7 +34,9 @@ def served_worker(server: Server, schema: str, tmp_path: Path, notes: Notes) -> 
     made: list[WorkerProcess] = []
 
     def start(**settings: Any) -> WorkerProcess:
-        made.append(WorkerProcess(server.dsn, schema, tmp_path / f"served-{len(made)}.log", **settings))
+        made.append(
+            WorkerProcess(settings.pop("dsn", server.dsn), schema, tmp_path / f"served-{len(made)}.log", **settings)
+        )
         return made[-1]
 
     yield start

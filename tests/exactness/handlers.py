@@ -301,3 +301,13 @@ def writes_and_fails(ctx: Context, attempts: int) -> int:
     if ctx.job.attempts <= attempts:
         raise ValueError(f"attempt {ctx.job.attempts}")
     return ctx.job.attempts
+
+
+def in_euros(amount: int) -> str:
+    """Return what not every database can store."""
+    return f"{amount} \N{EURO SIGN}"
+
+
+def fails_in_euros() -> None:
+    """Raise it."""
+    raise ValueError("no \N{EURO SIGN} left")

@@ -1,8 +1,10 @@
 """The sweep: whatever could be left behind by a crash, a race or a lost notification is found and mended here."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operation import Operation, Procedure, R, ask
 from pgwerk._core.operations.recover import (
     recover_lost,
     recover_overdue,
@@ -12,6 +14,7 @@ from pgwerk._core.operations.recover import (
 from pgwerk._core.operations.settle import end_unstarted, release_waiting
 from pgwerk._core.outcome import Expired
 from pgwerk._core.statements import settling, upkeep
+from pgwerk.errors import DatabaseError
 
 BATCH = 500
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -34,18 +37,31 @@ class Swept:
     next_due: float | None = None
 
 
-def recover(live: float) -> Procedure[Swept]:
-    """Recover the jobs of dead workers, and those that ran past their own deadlines."""
+def recover(live: float, *, seen: float | None = math.inf) -> Procedure[Swept]:
+    """Recover the jobs of dead workers, and those that ran past their own deadlines.
+
+    *seen*: see `recover_lost`.
+    """
     swept = Swept()
     while True:
-        lost = yield from ask(recover_lost(live))
+        lost = yield from _unless_locked(lambda pass_over: recover_lost(live, seen=seen, pass_over=pass_over))
         swept.recovered += lost.jobs
         swept.lost_workers += lost.workers
         if not lost.jobs:
             break
     if lost.overdue:
-        swept.recovered += yield from ask(recover_overdue())
+        swept.recovered += yield from _unless_locked(lambda pass_over: recover_overdue(seen=seen, pass_over=pass_over))
     return swept
+
+
+def _unless_locked(make: Callable[[bool], Operation[R]]) -> Procedure[R]:
+    """Run an operation; when it has to wait for a lock for too long, run it without what is locked."""
+    try:
+        return (yield from ask(make(False)))
+    except DatabaseError as error:
+        if error.sqlstate != "55P03":
+            raise
+    return (yield from ask(make(True)))
 
 
 def recover_dead(worker: str, reason: str) -> Procedure[list[str]]:
@@ -64,13 +80,13 @@ def promote_due() -> Procedure[upkeep.Promoted]:
             return upkeep.Promoted(total, promoted.next_due)
 
 
-def sweep(live: float, stuck: float | None) -> Procedure[Swept]:
+def sweep(live: float, stuck: float | None, *, seen: float | None = math.inf) -> Procedure[Swept]:
     """Do all there is to do. Any number of processes may sweep at once.
 
     *stuck*: also look for active rows that no worker claimed since so many seconds. It reads every runnable job, so
-    that workers do it rarely.
+    that workers do it rarely. *seen*: see `recover_lost`.
     """
-    swept = yield from recover(live)
+    swept = yield from recover(live, seen=seen)
     if stuck is not None:
         swept.recovered += yield from ask(recover_unclaimed(stuck))
     promoted = yield from promote_due()

@@ -151,6 +151,92 @@ def stray(worker: str, known: Sequence[int]) -> Statement[list[tuple[str, int]]]
     )
 
 
+def locked(ids: Sequence[str]) -> Statement[list[str]]:
+    """Say which of these jobs somebody else has locked just now."""
+    return Statement(
+        """
+        with free as (
+            select id from {jobs}
+            where id = any(%(ids)s::uuid[])
+            for update skip locked  -- for this instant, to see whether it can be had
+        )
+        select j.id::text from {jobs} j
+        where j.id = any(%(ids)s::uuid[])
+          and j.id not in (select f.id from free f)
+        """,
+        {"ids": list(ids)},
+        column,
+        repeatable=True,
+    )
+
+
+def return_unread(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
+    """Queue claimed jobs (id, claim) again that were never looked at, without charging them."""
+    return _write_unread(
+        """
+        update {jobs} j
+        set status = 'queued',
+            attempts = greatest(j.attempts - 1, 0),
+            worker_id = null,
+            started_at = null
+        from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+        where j.id = t.id
+          and j.claim_id = t.claim  -- the fence
+          and j.status = 'active'
+        """,
+        jobs,
+    )
+
+
+def fail_unread(jobs: Sequence[tuple[str, int]], reason: str) -> Statement[None]:
+    """Let claimed jobs (id, claim) fail whose rows cannot be read; what follows from that is left to the sweep."""
+    return _write_unread(
+        """
+        with ended as (
+            update {jobs} j
+            set status = 'failed',
+                error = %(reason)s,
+                worker_id = null,
+                completed_at = now(),
+                expires_at = null
+            from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+            where j.id = t.id
+              and j.claim_id = t.claim  -- the fence
+              and j.status in ('active', 'aborting')
+            returning j.id, j.attempts, j.awaited
+        ), recorded as (
+            insert into {executions} (job_id, attempt, status, completed_at, error)
+            select id, attempts, 'failed', now(), %(reason)s from ended
+        )
+        select pg_notify({done}, id::text) from ended where awaited
+        """,
+        jobs,
+        reason=reason,
+    )
+
+
+def _write_unread(sql: str, jobs: Sequence[tuple[str, int]], **params: Any) -> Statement[None]:
+    ids, claims = [job[0] for job in jobs], [job[1] for job in jobs]
+    return Statement(sql, {"ids": ids, "claims": claims, **params}, nothing, repeatable=True)
+
+
+def restart_clocks(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
+    """Let the timeout of claimed jobs (id, claim) that have not begun count from now."""
+    return Statement(
+        """
+        update {jobs} j
+        set started_at = now()
+        from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+        where j.id = t.id
+          and j.claim_id = t.claim  -- the fence
+          and j.status in ('active', 'aborting')
+        """,
+        {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
+        nothing,
+        repeatable=True,
+    )
+
+
 def aborting(ids: Sequence[str]) -> Statement[list[str]]:
     """Say which of these running jobs somebody wants aborted."""
     return Statement(

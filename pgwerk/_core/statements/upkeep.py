@@ -58,27 +58,36 @@ def promote(limit: int) -> Statement[Promoted]:
     )
 
 
-def overdue(limit: int) -> Statement[list[tuple[str, int, str]]]:
-    """Find running jobs (id, claim, reason) past their own heartbeat deadline, or past timeout plus grace."""
+def overdue(limit: int, seen: float | None = None) -> Statement[list[tuple[str, int, str]]]:
+    """Find running jobs (id, claim, reason) past their own heartbeat deadline, or past timeout plus grace.
+
+    Only what could have been reported meanwhile: the caller, or else Postgres, has been there for *seen* seconds.
+    """
     return Statement(
         """
+        with there as (
+            select coalesce(%(seen)s::double precision,
+                            extract(epoch from now() - pg_postmaster_start_time())) as seconds
+        )
         select j.id::text, c.id,
                case when j.touched_at + j.heartbeat_secs * interval '1 second' < now()
+                         and there.seconds >= j.heartbeat_secs
                     then 'worker lost: the job was not renewed for ' || j.heartbeat_secs || ' s'
                     else 'timed out after ' || j.timeout_secs || ' s, and its worker did not stop it'
                end
-        from {claims} c
+        from there
+        cross join {claims} c
         cross join unnest(c.job_ids) as member(id)
         cross join lateral (
             select * from {jobs} j
             where j.id = member.id and j.claim_id = c.id and j.status in ('active', 'aborting')
             offset 0  -- one look-up each: the planner knows too little of claims, and would read all jobs
         ) j
-        where j.touched_at + j.heartbeat_secs * interval '1 second' < now()
-           or j.started_at + (j.timeout_secs + %(grace)s) * interval '1 second' < now()
+        where j.touched_at + j.heartbeat_secs * interval '1 second' < now() and there.seconds >= j.heartbeat_secs
+           or j.started_at + (j.timeout_secs + %(grace)s) * interval '1 second' < now() and there.seconds >= %(grace)s
         limit %(limit)s
         """,
-        {"grace": OVERDUE_GRACE, "limit": limit},
+        {"grace": OVERDUE_GRACE, "limit": limit, "seen": seen},
         lambda rows: [(row[0], row[1], row[2]) for row in rows],
         repeatable=True,
     )

@@ -1,5 +1,6 @@
 """Workers: their rows, who sleeps, who died."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,8 +67,10 @@ def heartbeat(worker: str, live: float) -> Statement[Beat]:
         """
         with beat as (
             update {worker}
-            set heartbeat_at = now(), status = 'active', expires_at = now() + %(live)s * interval '1 second'
+            set heartbeat_at = now(), status = 'active', expires_at = now() + %(live)s * interval '1 second',
+                metadata = metadata - 'silent_at'
             where id = %(id)s
+              and status <> 'stopped'  -- one that arrives late must not undo the goodbye
             returning id
         )
         select exists (select from beat), (
@@ -87,7 +90,8 @@ def renew(workers: Sequence[str], live: float) -> Statement[None]:
     return Statement(
         """
         update {worker}
-        set heartbeat_at = now(), expires_at = now() + %(live)s * interval '1 second'
+        set heartbeat_at = now(), expires_at = now() + %(live)s * interval '1 second',
+            metadata = metadata - 'silent_at'
         where id = any(%(ids)s::uuid[]) and status = 'active'
         """,
         {"ids": list(workers), "live": live},
@@ -124,6 +128,26 @@ def rouse(worker: str) -> Statement[None]:
     return Statement("delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True)
 
 
+def prove() -> Statement[None]:
+    """Send a notification that means nothing: whether it arrives shows whether others would."""
+    return Statement("select pg_notify({wake}, 'p')", {}, nothing, repeatable=True)
+
+
+def forget(worker: str) -> Statement[None]:
+    """Delete the row of a worker whose death was reported, once nothing is left of it."""
+    return Statement(
+        """
+        delete from {worker} w
+        where w.id = %(id)s
+          and w.status = 'lost'
+          and not exists (select from {claims} c where c.worker_id = w.id)
+        """,
+        {"id": worker},
+        nothing,
+        repeatable=True,
+    )
+
+
 class LostClaim(NamedTuple):
     """A claim whose worker is gone."""
 
@@ -132,20 +156,22 @@ class LostClaim(NamedTuple):
     job_ids: list[str]
 
 
-def lost_claims(live: float, limit: int) -> Statement[list[LostClaim]]:
-    """Lock claims of workers that stopped, died, or (for *live* seconds from the claim) are unknown."""
+def lost_claims(live: float, limit: int, seen: float) -> Statement[list[LostClaim]]:
+    """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown."""
     return Statement(
         """
         select c.id, c.worker_id::text, c.job_ids::text[]
         from {claims} c
         left join {worker} w on w.id = c.worker_id
-        where w.id is not null and (w.status <> 'active' or w.expires_at < now())
-           or w.id is null and c.claimed_at < now() - %(live)s * interval '1 second'
+        where w.id is not null and w.status <> 'active'
+           or w.id is null
+              and c.claimed_at < now() - %(live)s * interval '1 second'
+              and %(seen)s::double precision >= %(live)s
         order by c.id
         limit %(limit)s
         for update of c skip locked  -- another worker recovers it already
         """,
-        {"live": live, "limit": limit},
+        {"live": live, "limit": limit, "seen": seen},
         lambda rows: [LostClaim(*row) for row in rows],
     )
 
@@ -165,26 +191,56 @@ def claims_of(worker: str) -> Statement[list[LostClaim]]:
     )
 
 
-def bury(workers: Sequence[str]) -> Statement[list[str]]:
-    """Mark workers as dead: the given ones, and all that were not heard of in time."""
+# A worker has this long to be heard of again, counted from its last heartbeat or from when somebody could first look.
+_PATIENCE = "greatest(%(live)s, extract(epoch from w.expires_at - w.heartbeat_at))"
+# When its silence was first seen by this server process; what was seen before an outage says nothing about now.
+_SILENT_AT = """(case when jsonb_typeof(w.metadata -> 'silent_at') = 'number'
+                       and (w.metadata ->> 'silent_at')::numeric >= extract(epoch from pg_postmaster_start_time())
+                  then (w.metadata ->> 'silent_at')::numeric end)"""
+
+
+def bury(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> Statement[list[str]]:
+    """Mark workers as dead: the given ones, and all that were silent while somebody was there to hear them.
+
+    The caller was there, and Postgres too, for the last *seen* seconds. Where that is too short, it is noted in the
+    worker's row that it was silent, and whoever finds it still silent when its time is over takes it for dead.
+    """
     return Statement(
-        """
-        with dead as (
-            update {worker}
-            set status = 'lost', expires_at = least(expires_at, now())
-            where status = 'active'
-              and (expires_at < now() or id = any(%(ids)s::uuid[]))
-            returning id, name
+        f"""
+        with silent as (
+            select w.id,
+                   %(seen)s::double precision >= {_PATIENCE}
+                   or {_SILENT_AT} + {_PATIENCE} < extract(epoch from now()) as dead,
+                   {_SILENT_AT} is null as new
+            from {{worker}} w
+            where w.status = 'active'
+              and w.expires_at < now()
+        ), dead as (
+            update {{worker}} w
+            set status = 'lost', expires_at = least(w.expires_at, now())
+            where w.status = 'active'
+              and (w.expires_at < now() and w.id in (select s.id from silent s where s.dead)
+                   or w.id = any(%(ids)s::uuid[]))
+            returning w.id, w.name
+        ), noted as (
+            update {{worker}} w
+            set metadata = w.metadata || jsonb_build_object('silent_at', extract(epoch from now()))
+            from silent s
+            where w.id = s.id
+              and w.expires_at < now()
+              and s.new
+              and s.dead is not true
+              and w.id <> all(%(ids)s::uuid[])
         ), awake as (
-            delete from {idle} i
+            delete from {{idle}} i
             where not exists (
-                      select from {worker} w
+                      select from {{worker}} w
                       where w.id = i.worker_id and w.status = 'active' and w.expires_at >= now())
                or i.worker_id = any(%(ids)s::uuid[])
         )
         select name from dead
         """,
-        {"ids": list(workers)},
+        {"ids": list(workers), "live": live, "seen": seen},
         column,
         repeatable=True,
     )
@@ -206,7 +262,7 @@ def roster() -> Statement[list[WorkerInfo]]:
         f"""
         select w.id::text, w.name, w.queue,
                case when w.status = 'active' and w.expires_at < now() then 'lost' else w.status end as status,
-               w.metadata, {epoch("w.heartbeat_at")}, {epoch("w.started_at")}, {epoch("w.expires_at")},
+               w.metadata - 'silent_at', {epoch("w.heartbeat_at")}, {epoch("w.started_at")}, {epoch("w.expires_at")},
                (select count(*) from {{worker_jobs}} c where c.worker_id = w.id)
         from {{worker}} w
         order by status, w.started_at desc, w.id
