@@ -380,7 +380,7 @@ class Werk(Application):
 
         Workers do this by themselves.
         """
-        return await self._perform(requests.sweep(self.liveness, self.config.max_active_secs))
+        return await self._perform(requests.sweep(self.liveness, self.config.max_active_secs, self.config.max_lost))
 
     async def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""

@@ -362,7 +362,7 @@ class Werk(Application):
 
         Workers do this by themselves.
         """
-        return self._perform(requests.sweep(self.liveness, self.config.max_active_secs))
+        return self._perform(requests.sweep(self.liveness, self.config.max_active_secs, self.config.max_lost))
 
     def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""

@@ -16,6 +16,7 @@ from pgwerk.errors import ConnectionFailed, JobAborted, WerkError, WorkerShutdow
 from pgwerk.sync.listener import Listener
 from pgwerk.workers.crew import Crew, Finished
 from pgwerk.workers.duties import Duties
+from pgwerk.workers.gate import Gate
 from pgwerk.workers.hearing import Hearing
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.session import Session
@@ -40,6 +41,7 @@ class Coordinator:
         strategy: DequeueStrategy,
         liveness: float,
         stuck: float,
+        max_lost: int,
     ) -> None:
         self.identity = identity
         self.session = session
@@ -48,8 +50,10 @@ class Coordinator:
         self._crew = crew
         self._wakeup = wakeup
         self._liveness = liveness
-        self._duties = Duties(self, liveness, stuck)
+        self._gate = Gate(crew, pace.concurrency, watch_all=max_lost == 0)
+        self._duties = Duties(self, liveness, stuck, max_lost)
         self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
+        self.turns.max_lost = max_lost
         self._ready = False
         """Connected, registered and listening."""
         self._stops = 0
@@ -177,9 +181,24 @@ class Coordinator:
             self._duties.do(duty)
         self._duties.touch(now)
         self._collect()
+        self._admit(plan)
         if plan.gather or not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
+            self._admit(plan)
             self._wait(plan)
         return False
+
+    def _admit(self, plan: Plan) -> None:
+        """Let jobs begin whose beginning has to be written down first."""
+        if not self._gate or plan.phase is not Phase.RUN:
+            return
+        in_crew = len(self.turns.ledger) - len(self.turns.unsettled) - len(self._gate)
+        now = monotonic()
+        refused = self._gate.admit(in_crew, self._record)
+        # Aborted or lost while they waited.
+        self.turns.over([Finished(one, Interrupted(), now, now) for one in refused])
+
+    def _record(self, jobs: Sequence[Claimed]) -> set[str]:
+        return set(self.session.run(closing.begin([(one.id, one.claim) for one in jobs])))
 
     def _hear_stops(self) -> None:
         if self.stopping and not self._stops_seen:
@@ -192,7 +211,7 @@ class Coordinator:
     def _closing(self, plan: Plan) -> None:
         if plan.return_buffer:
             now = monotonic()
-            self.turns.over([Finished(one, Interrupted(), now, now) for one in self._crew.take_back()])
+            self.turns.over([Finished(one, Interrupted(), now, now) for one in self._gate.take_back()])
         if plan.phase is Phase.GIVE_BACK and not self._interrupted:
             self._interrupted = True
             self._crew.interrupt(WorkerShutdown)
@@ -203,6 +222,7 @@ class Coordinator:
         if self._crew.broken is not None and self._stops < 2:
             logger.error("%s", self._crew.broken)
             self._stops = 2
+        self.turns.blame = self.turns.blame or self._crew.blame
         self.turns.over(self._crew.finished())
         ran = self.turns.settled + len(self.turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:
@@ -240,10 +260,10 @@ class Coordinator:
         """Abort running jobs; those that only wait in the buffer end at once."""
         wanted = set(ids)
         self._crew.interrupt(JobAborted, wanted)
-        waiting = self._crew.take_back()
+        waiting = self._gate.take_back()
         now = monotonic()
         self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.id in wanted])
-        self._crew.submit([one for one in waiting if one.id not in wanted])
+        self._gate.submit([one for one in waiting if one.id not in wanted])
 
     def beaten(self, idle: bool) -> None:  # what the database says
         """Take note of whether producers think that this worker sleeps, and see to it that it hears them."""
@@ -258,7 +278,7 @@ class Coordinator:
         Only what is missing at two looks in a row: a job is on its way from the queue to a thread for an instant.
         """
         self._collect()
-        missing = [] if self._crew.waiting else self.turns.missing(run.claimed.id for run in self._crew.running())
+        missing = [] if self._gate.waiting else self.turns.missing(run.claimed.id for run in self._crew.running())
         lost = [one for one in missing if one.id in self._missing]
         self._missing = {one.id for one in missing}
         now = monotonic()
@@ -279,7 +299,7 @@ class Coordinator:
                 self._duties.touch_within(one.heartbeat_secs, now)
         # Before a thread has it: the handler may be the last thing that this process does for a while.
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
-        self._crew.submit(claimed)
+        self._gate.submit(claimed)
 
     def _leave(self) -> None:
         self.vitals.beaten = None

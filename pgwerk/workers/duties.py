@@ -55,10 +55,11 @@ class Coordinator(Protocol):
 class Duties:
     """Carries out the duties of one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, liveness: float, stuck: float) -> None:
+    def __init__(self, coordinator: Coordinator, liveness: float, stuck: float, max_lost: int) -> None:
         self._coordinator = coordinator
         self._liveness = liveness
         self._stuck = stuck
+        self._max_lost = max_lost
         self._told = (0, 0, monotonic())
         """How many jobs had ended, and failed, at which time."""
         self._thorough_at = monotonic() + self._stuck / 4
@@ -117,7 +118,7 @@ class Duties:
             )  # fmt: skip
 
     def _recover(self) -> None:
-        swept = self._coordinator.session.perform(sweep.recover(self._liveness))
+        swept = self._coordinator.session.perform(sweep.recover(self._liveness, self._max_lost))
         for name in swept.lost_workers:
             logger.warning("worker %s was not heard of in time", name)
         if swept.recovered:
@@ -137,7 +138,7 @@ class Duties:
         thorough = monotonic() >= self._thorough_at
         if thorough:
             self._thorough_at = monotonic() + self._stuck / 4
-        steps = sweep.sweep(self._liveness, self._stuck if thorough else None)
+        steps = sweep.sweep(self._liveness, self._stuck if thorough else None, self._max_lost)
         swept = self._coordinator.session.perform(steps)
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()

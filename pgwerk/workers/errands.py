@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from pgwerk._core.operations.recover import Begun
 from pgwerk._core.statements.workers import renew
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
@@ -31,13 +32,13 @@ class Errands:
         self._undertakers: set[int] = set()
         self._beater: int | None = None
 
-    def report(self, worker_id: str, reason: str) -> None:
-        """Have the jobs of a dead child recovered."""
+    def report(self, worker_id: str, reason: str, begun: Begun | None) -> None:
+        """Have the jobs of a dead child recovered. *begun*: None when nobody knows."""
         ours = self._ours()
         flush()
         pid = os.fork()
         if pid == 0:
-            run_undertaker(self._werk, worker_id, reason, ours)
+            run_undertaker(self._werk, worker_id, reason, begun, ours)
         self._undertakers.add(pid)
 
     def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:

@@ -93,7 +93,8 @@ def test_nothing_is_left_when_the_worker_is_killed(
     eventually(lambda: not any(exists(pid) for pid in ours), 1.0, "the end of all processes")
     with running(pgwerk.ThreadWorker, app, queues=["none"]):
         recovered = eventually(lambda: found if (found := app.get_job(job)).status is JobStatus.QUEUED else None)
-    assert recovered.attempts == 1
+    assert recovered.attempts == 0
+    assert "worker lost" in (app.get_executions(job)[0].error or "")
 
 
 def test_a_term_to_every_process_lets_what_runs_finish(

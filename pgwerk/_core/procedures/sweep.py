@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Procedure, ask
 from pgwerk._core.operations.recover import (
+    Begun,
     recover_lost,
     recover_overdue,
     recover_unclaimed,
@@ -34,11 +36,11 @@ class Swept:
     next_due: float | None = None
 
 
-def recover(live: float) -> Procedure[Swept]:
+def recover(live: float, max_lost: int = MAX_LOST) -> Procedure[Swept]:
     """Recover the jobs of dead workers, and those that ran past their own deadlines."""
     swept = Swept()
     while True:
-        lost = yield from ask(recover_lost(live))
+        lost = yield from ask(recover_lost(live, max_lost))
         swept.recovered += lost.jobs
         swept.lost_workers += lost.workers
         if not lost.jobs:
@@ -48,9 +50,11 @@ def recover(live: float) -> Procedure[Swept]:
     return swept
 
 
-def recover_dead(worker: str, reason: str) -> Procedure[list[str]]:
-    """Recover the jobs of one worker that is known to be dead."""
-    recovered = yield from ask(recover_worker(worker, reason))
+def recover_dead(
+    worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST
+) -> Procedure[list[str]]:
+    """Recover the jobs of one worker that is known to be dead. *begun*: None when nobody knows."""
+    recovered = yield from ask(recover_worker(worker, reason, begun, max_lost))
     return recovered.jobs
 
 
@@ -64,13 +68,13 @@ def promote_due() -> Procedure[upkeep.Promoted]:
             return upkeep.Promoted(total, promoted.next_due)
 
 
-def sweep(live: float, stuck: float | None) -> Procedure[Swept]:
+def sweep(live: float, stuck: float | None, max_lost: int = MAX_LOST) -> Procedure[Swept]:
     """Do all there is to do. Any number of processes may sweep at once.
 
-    *stuck*: also look for active rows that no worker claimed since so many seconds. It reads every runnable job, so
-    that workers do it rarely.
+    *stuck*: also look for active rows that no worker claimed, at the latest after so many seconds. It reads every
+    runnable job, so that workers do it rarely.
     """
-    swept = yield from recover(live)
+    swept = yield from recover(live, max_lost)
     if stuck is not None:
         swept.recovered += yield from ask(recover_unclaimed(stuck))
     promoted = yield from promote_due()
