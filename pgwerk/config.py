@@ -21,7 +21,7 @@ class WerkConfig:
     max_active_secs: float = 3600
     """An active row that no worker claimed (somebody edited it) is recovered after this."""
     max_lost: int = 3
-    """A job whose worker died while it ran is run again so many times without spending an attempt; then it fails."""
+    """A job whose worker died while it ran is run again so many times without spending an attempt, then it fails."""
     heartbeat_interval: float = 10
     poll_interval: float = 5.0
     abort_interval: float = 1.0

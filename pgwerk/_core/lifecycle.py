@@ -213,7 +213,8 @@ def _interrupted(job: Job, blame: str | None, max_lost: int) -> Verdict:
         # It must not be begun again for nothing: at most as often as it has attempts.
         return _retry(job, "interrupted: its worker stopped; max_lost is 0, so that this is an attempt", 0.0)
     if blame is not None:
-        return _lost(job, f"interrupted: {blame}", True, max_lost, backoff.exponential(job.lost + 1, base=1.0))
+        pause = backoff.exponential(job.lost, base=1.0) if job.lost > 0 else 0.0
+        return _lost(job, f"interrupted: {blame}", True, max_lost, pause)
     times = job.interrupted + 1
     pause = backoff.exponential(times - AT_ONCE, base=1.0, cap=LONGEST_PAUSE) if times > AT_ONCE else 0.0
     if times > FREE_INTERRUPTIONS:

@@ -326,7 +326,7 @@ class Werk(Application):
         return await self._run(requests.abort_job(job))
 
     async def requeue_job(self, job: Job | str) -> bool:
-        """Queue a failed or aborted job again, with as many attempts as it had. False: it is neither."""
+        """Queue a failed or aborted job again, with as many attempts as it had at first. False: it is neither."""
         return await self._run(requests.requeue_job(job))
 
     async def update_job(

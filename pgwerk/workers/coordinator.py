@@ -181,21 +181,23 @@ class Coordinator:
             self._duties.do(duty)
         self._duties.touch(now)
         self._collect()
-        self._admit(plan)
-        if plan.gather or not self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN):
-            self._admit(plan)
+        _ = self._admit(plan)
+        asked = not plan.gather and self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN)
+        # Without a turn, what the last one brought was handed on just now.
+        if not asked and not self._admit(plan):
             self._wait(plan)
         return False
 
-    def _admit(self, plan: Plan) -> None:
-        """Let jobs begin whose beginning has to be written down first."""
+    def _admit(self, plan: Plan) -> bool:
+        """Let jobs begin whose beginning has to be written down first; whether there is something to settle instead."""
         if not self._gate or plan.phase is not Phase.RUN:
-            return
+            return False
         in_crew = len(self.turns.ledger) - len(self.turns.unsettled) - len(self._gate)
         now = monotonic()
         refused = self._gate.admit(in_crew, self._record)
         # Aborted or lost while they waited.
         self.turns.over([Finished(one, Interrupted(), now, now) for one in refused])
+        return bool(refused)
 
     def _record(self, jobs: Sequence[Claimed]) -> set[str]:
         return set(self.session.run(closing.begin([(one.id, one.claim) for one in jobs])))

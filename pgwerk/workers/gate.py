@@ -2,12 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from pgwerk._core.statements.claims import Claimed
 from pgwerk.workers.crew import Crew
 
 Record = Callable[[Sequence[Claimed]], set[str]]
 """Writes down that these jobs begin now; the ids of those that may."""
+
+
+_is_bare = attrgetter("bare")
 
 
 class Gate:
@@ -34,6 +38,10 @@ class Gate:
 
     def submit(self, jobs: Sequence[Claimed]) -> None:
         """Run these, in order, as slots get free."""
+        if not self._queue and not self._watch_all and all(map(_is_bare, jobs)):
+            # Nearly always.
+            self._crew.submit(jobs)
+            return
         if not self._queue:
             free = next((at for at, one in enumerate(jobs) if self._is_watched(one)), len(jobs))
             self._crew.submit(jobs[:free])

@@ -74,7 +74,8 @@ def interrupted(delay: float) -> Verdict:
         ({"max_lost": 0}, Lost("gone", begun=True), poison("gone; it was lost once, and max_lost is 0")),
         ({"max_lost": 0, "max_attempts": 9}, Lost("gone", begun=True),
          poison("gone; it was lost once, and max_lost is 0")),
-        ({"lost": 1, "max_lost": -1}, Lost("gone", begun=True), poison("gone; it was lost 2 times, and max_lost is -1")),
+        ({"lost": 1, "max_lost": -1}, Lost("gone", begun=True),
+         poison("gone; it was lost 2 times, and max_lost is -1")),
         ({"lost": 9, "max_lost": 0}, Lost("gone", begun=False), GIVEN_BACK),
         ({}, Lost("gone"), Verdict(JobStatus.QUEUED, ExecutionStatus.FAILED, delay=0.0, uncount=True, mark=Mark.DOUBT,
          error="gone; it may not have begun, so that this does not count")),
@@ -104,8 +105,9 @@ def interrupted(delay: float) -> Verdict:
         ({"max_lost": 0}, Interrupted(started=True),
          Verdict(JobStatus.FAILED, ExecutionStatus.FAILED,
                  error="interrupted: its worker stopped; max_lost is 0, so that this is an attempt")),
-        ({}, Interrupted(started=True, blame="too large"),
-         Verdict(JobStatus.SCHEDULED, ExecutionStatus.FAILED, error="interrupted: too large", delay=1.0, uncount=True,
+        ({}, Interrupted(started=True, blame="too large"), lost("interrupted: too large")),
+        ({"lost": 2}, Interrupted(started=True, blame="too large"),
+         Verdict(JobStatus.SCHEDULED, ExecutionStatus.FAILED, error="interrupted: too large", delay=2.0, uncount=True,
                  mark=Mark.LOST)),
         ({"lost": 3}, Interrupted(started=True, blame="too large"),
          poison("interrupted: too large; it was lost 4 times, and max_lost is 3")),
@@ -263,10 +265,8 @@ def test_a_job_that_had_not_begun_is_given_back_as_it_was(one: Job, outcome: Out
 def test_nothing_that_begins_is_free_for_ever(one: Job, outcomes: list[Outcome], max_lost: int) -> None:
     one.status, one.attempts, one.lost, one.interrupted, one.watched = JobStatus.ACTIVE, 0, 0, 0, None
     limit = max_lost if one.max_lost is None else one.max_lost
-    starts = 0
-    for outcome in outcomes * 200:
+    for starts, outcome in enumerate(outcomes * 200, 1):
         one.attempts += 1
-        starts += 1
         if one.watched is not None or limit == 0:
             one.watched = one.claim_id  # written down before it begins
         verdict = decide(one, outcome, max_lost=max_lost)

@@ -217,7 +217,8 @@ def test_an_active_row_that_no_claim_knows_is_judged_by_its_own_deadlines(
 ) -> None:
     job_id = desk.put(**options)
     desk.sql(
-        "update {jobs} set status = 'active', claim_id = %s, attempts = 1, started_at = now(), touched_at = now()", claim
+        "update {jobs} set status = 'active', claim_id = %s, attempts = 1, started_at = now(), touched_at = now()",
+        claim,
     )
     assert desk.sweep().recovered == []
     desk.ago(job_id, 40, column)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pgwerk import EnqueueParams, Job, JobStatus, Retry, Werk
+from pgwerk import ConfigError, EnqueueParams, Job, JobStatus, Retry, Werk, WerkConfig
 from tests.fixtures.workers import Notes, WorkerProcess, eventually
 from tests.workers import handlers
 
@@ -110,6 +110,36 @@ def test_max_lost_is_read_from_the_configuration_and_the_environment(
         assert (ended.status, ended.lost) == (JobStatus.FAILED, lost)
 
 
+def test_max_lost_is_stored_however_a_job_is_enqueued(app: Werk) -> None:
+    task = app.task(retry=Retry(2, lost=5))(handlers.add)
+    jobs = [
+        put(app, handlers.noop),
+        put(app, handlers.noop, _retry=Retry(3, lost=1)),
+        task.enqueue(1, 2),
+        task.options(retry=Retry(1, lost=0)).enqueue(1, 2),
+        *app.enqueue_many([EnqueueParams(handlers.noop, retry=Retry(1, lost=7)), EnqueueParams(handlers.noop)]),
+    ]
+    assert [app.get_job(job).max_lost for job in jobs if job is not None] == [None, 1, 5, 0, 7, None]
+    app.register_before_enqueue(_never_twice)
+    assert app.get_job(put(app, handlers.noop)).max_lost == 0
+
+
+def _never_twice(job: Job) -> None:
+    job.max_lost = 0
+
+
+@pytest.mark.parametrize("wrong", [-1, True, 1.5, "3", None])
+def test_a_max_lost_that_makes_no_sense_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigError, match="max_lost"):
+        WerkConfig(max_lost=wrong)  # type: ignore[arg-type]
+
+
+def test_a_max_lost_in_the_environment_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGWERK_MAX_LOST", "many")
+    with pytest.raises(ConfigError, match="PGWERK_MAX_LOST='many'"):
+        WerkConfig.from_env()
+
+
 @pytest.mark.parametrize("kills", ["child", "tree"])
 def test_a_job_that_may_not_be_lost_runs_at_most_once(
     app: Werk, worker_process: Start, notes: Notes, kills: str
@@ -134,9 +164,7 @@ def test_jobs_whose_beginning_is_written_down_run_in_order_among_others_and_besi
     app: Werk, worker_process: Start, notes: Notes
 ) -> None:
     once = Retry(1, lost=0)
-    app.enqueue_many(
-        [EnqueueParams(handlers.noted, (str(n),), retry=once if n % 3 == 0 else None) for n in range(60)]
-    )
+    app.enqueue_many([EnqueueParams(handlers.noted, (str(n),), retry=once if n % 3 == 0 else None) for n in range(60)])
     process = worker_process(kind="thread", concurrency=1, burst=True)
     assert process.wait() == 0, process.output()
     assert notes.all() == [str(n) for n in range(60)]

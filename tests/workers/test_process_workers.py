@@ -75,7 +75,7 @@ def test_a_killed_zygote_ends_the_worker_and_its_jobs_are_given_back(
     assert isinstance(error, WerkError)
     assert "was killed by SIGKILL" in str(error)
     given_back = app.get_job(job)
-    assert (given_back.status, given_back.attempts) == (JobStatus.QUEUED, 0)
+    assert (given_back.status, given_back.attempts, given_back.lost) == (JobStatus.QUEUED, 0, 1)
     eventually(lambda: not exists(notes.pids("start a")[0]), 2)
 
 

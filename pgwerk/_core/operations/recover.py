@@ -40,9 +40,7 @@ def recover_lost(live: float, max_lost: int = MAX_LOST) -> Steps[Recovered]:
 
 
 @operation(repeatable=True)
-def recover_worker(
-    worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST
-) -> Steps[Recovered]:
+def recover_worker(worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST) -> Steps[Recovered]:
     """Recover the jobs of a worker that is known to be dead, at once. *begun*: None when nobody knows."""
     dead = yield from workers.bury([worker])
     lost = yield from workers.claims_of(worker)
