@@ -3,9 +3,10 @@
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pgwerk._core import backoff
-from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
+from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
@@ -50,7 +51,7 @@ class Coordinator:
         self._crew = crew
         self._wakeup = wakeup
         self._liveness = liveness
-        self._gate = Gate(crew, pace.concurrency, watch_all=max_lost == 0)
+        self._gate = Gate(crew, pace.concurrency, max_lost)
         self._duties = Duties(self, liveness, stuck, max_lost)
         self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
         self.turns.max_lost = max_lost
@@ -182,6 +183,8 @@ class Coordinator:
         self._duties.touch(now)
         self._collect()
         _ = self._admit(plan)
+        if self._gate.closed and plan.phase is Phase.RUN:
+            plan = replace(plan, claim=0, gather=0, wait=max(plan.wait, CLOSING_WAIT))
         asked = not plan.gather and self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN)
         # Without a turn, what the last one brought was handed on just now.
         if not asked and not self._admit(plan):
@@ -190,12 +193,13 @@ class Coordinator:
 
     def _admit(self, plan: Plan) -> bool:
         """Let jobs begin whose beginning has to be written down first; whether there is something to settle instead."""
-        if not self._gate or plan.phase is not Phase.RUN:
+        if plan.phase is not Phase.RUN or not (self._gate or self._gate.closed):
             return False
         in_crew = len(self.turns.ledger) - len(self.turns.unsettled) - len(self._gate)
         now = monotonic()
         refused = self._gate.admit(in_crew, self._record)
-        # Aborted or lost while they waited.
+        # Aborted or lost while they waited; or others can run them sooner.
+        refused += self._gate.surplus()
         self.turns.over([Finished(one, Interrupted(), now, now) for one in refused])
         return bool(refused)
 

@@ -97,6 +97,21 @@ def test_a_job_that_kills_whole_trees_is_poison_and_costs_its_neighbours_nothing
     notes.wait(f"callback kill_tree failed {poison.id}")
 
 
+def test_jobs_that_run_beside_poison_are_lost_with_it_and_complete_all_the_same(
+    app: Werk, worker_process: Start, notes: Notes
+) -> None:
+    first = put(app, handlers.kill_self)
+    beside = [put(app, handlers.long_nap, f"nap {n}", 0.3) for n in range(3)]
+    second = put(app, handlers.kill_self)
+    behind = [put(app, handlers.add, 1, n) for n in range(20)]
+    process = worker_process(processes=1, concurrency=4)
+    for job in (*beside, *behind):
+        assert app.wait_for(job, timeout=60).status is JobStatus.COMPLETE, process.output()
+    for job in (first, second):
+        ended = app.wait_for(job, timeout=60)
+        assert (ended.status, ended.lost) == (JobStatus.FAILED, 4)
+
+
 @pytest.mark.parametrize("config", [{"max_lost": 1}, None])
 def test_max_lost_is_read_from_the_configuration_and_the_environment(
     app: Werk, worker_process: Start, notes: Notes, monkeypatch: pytest.MonkeyPatch, config: dict[str, int] | None
