@@ -183,9 +183,9 @@ def purge_jobs(statuses: str | Sequence[str], older_than_days: float) -> Procedu
 # Maintenance ------------------------------------------------------------------------
 
 
-def sweep(live: float, stuck: float | None) -> Procedure[list[str]]:
+def sweep(live: float, stuck: float | None, max_lost: int) -> Procedure[list[str]]:
     """Recover and mend what can be; the ids of recovered jobs."""
-    swept = yield from sweeping.sweep(live, stuck, seen=None)
+    swept = yield from sweeping.sweep(live, stuck, max_lost, seen=None)
     return swept.recovered
 
 

@@ -21,6 +21,8 @@ class WerkConfig:
     prefix: str = "_pgwerk"
     max_active_secs: float = 3600
     """An active row that no worker claimed (somebody edited it) is recovered after this."""
+    max_lost: int = 3
+    """A job whose worker died while it ran is run again so many times without spending an attempt, then it fails."""
     heartbeat_interval: float = 10
     poll_interval: float = 5.0
     abort_interval: float = 1.0
@@ -50,6 +52,9 @@ class WerkConfig:
         timeout: Any = self.pool_timeout
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= 3600:
             raise ConfigError(f"pool_timeout={timeout!r}: it must be a number of seconds from 0 to 3600")
+        times: object = self.max_lost
+        if isinstance(times, bool) or not isinstance(times, int) or not 0 <= times <= 1_000_000:
+            raise ConfigError(f"max_lost={times!r}: it must be a whole number from 0 to 1000000")
         for name in ("result_ttl", "failure_ttl", "max_payload_bytes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):

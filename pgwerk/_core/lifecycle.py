@@ -15,7 +15,8 @@ The clock of delays is the database's: a verdict says *in how many seconds*, the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import assert_never
 
 from pgwerk._core import backoff
@@ -28,12 +29,20 @@ from pgwerk._core.outcome import (
     Lost,
     Orphaned,
     Outcome,
+    Overdue,
     Succeeded,
     TimedOut,
 )
 from pgwerk.errors import JobTimeout
 
 _RAN = (JobStatus.ACTIVE, JobStatus.ABORTING)
+MAX_LOST = 3
+"""How often a job's worker may die while it runs, unless the job or the configuration says otherwise."""
+FREE_INTERRUPTIONS = 10
+"""How often a shutdown may interrupt a job without a charge: often enough for deployments, and not for ever."""
+AT_ONCE = 3
+"""So many interruptions in, a job waits before it runs again: longer each time, up to `LONGEST_PAUSE` seconds."""
+LONGEST_PAUSE = 60.0
 _TIMEOUT = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in JobTimeout.__mro__)
 """What a timeout is called in `no_retry`."""
 
@@ -45,6 +54,17 @@ class CallbackCall:
     kind: str
     function: str
     timeout: float | None
+
+
+class Mark(StrEnum):
+    """What to note on the row of a job that goes back without a charge."""
+
+    LOST = "lost"
+    """Its worker died while it ran: count that, and watch it from now on."""
+    DOUBT = "doubt"
+    """Its worker died, and nobody knows whether it had begun: watch it from now on."""
+    INTERRUPTED = "interrupted"
+    """A shutdown interrupted it: count that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,7 @@ class Verdict:
     """Seconds until it may run again; None unless it will."""
     uncount: bool = False
     """The attempt is not charged."""
+    mark: Mark | None = None
     keep: float | None = None
     """Seconds to keep the ended row; None is for ever."""
     callback: CallbackCall | None = None
@@ -75,14 +96,20 @@ class Verdict:
 
 DONE = Verdict(JobStatus.COMPLETE, ExecutionStatus.COMPLETE)
 """The verdict of most jobs: complete, without a result, and nothing follows."""
+GIVEN_BACK = Verdict(JobStatus.QUEUED, delay=0.0, uncount=True)
+"""The verdict of jobs that had not begun: nothing has happened to them."""
 
 
 def _has_no_consequences(job: Job) -> bool:
     return job.result_ttl is None and job.on_success is None and not job.repeat_remaining
 
 
-def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C901  # one case an outcome
+def decide(  # noqa: C901, PLR0912  # one case an outcome
+    job: Job, outcome: Outcome, draw: float = 0.0, max_lost: int = MAX_LOST
+) -> Verdict:
     """Decide what becomes of *job* after *outcome*; *draw* (0 to 1) spreads default back-off.
+
+    *max_lost*: how often a job may be lost that has no limit of its own.
 
     A job that is being aborted ends as aborted, whatever its handler managed to do meanwhile.
     """
@@ -108,7 +135,12 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C
             if _is_not_retried(job, _TIMEOUT):
                 return _failed(job, error)
             return _retry(job, error, retry_delay(job, draw))
-        case Lost(error):
+        case Lost(error, begun):
+            return _lost(job, error, begun, max_lost)
+        case Overdue(error, begun):
+            # A beginning that is written down, and was not for this claim, has not happened.
+            if begun is False or (begun is None and job.watched is not None and job.watched != job.claim_id):
+                return GIVEN_BACK
             return _retry(job, error, 0.0)
         case Orphaned(error):
             return _failed(job, error)
@@ -120,14 +152,8 @@ def decide(job: Job, outcome: Outcome, draw: float = 0.0) -> Verdict:  # noqa: C
                 keep=job.failure_ttl,
                 callback=_callback(job, "stopped"),
             )
-        case Interrupted(started):
-            return Verdict(
-                JobStatus.QUEUED,
-                ExecutionStatus.ABORTED if started else None,
-                error="interrupted: its worker stopped and gave it back" if started else None,
-                delay=0.0,
-                uncount=True,
-            )
+        case Interrupted(started, blame):
+            return _interrupted(job, blame, max_lost) if started else GIVEN_BACK
         case _:
             assert_never(outcome)
 
@@ -148,6 +174,60 @@ def _retry(job: Job, error: str, delay: float) -> Verdict:
         return _failed(job, error)
     status = JobStatus.SCHEDULED if delay > 0 else JobStatus.QUEUED
     return Verdict(status, ExecutionStatus.FAILED, error=error, delay=delay)
+
+
+def _lost(job: Job, error: str, begun: bool | None, max_lost: int, delay: float = 0.0) -> Verdict:
+    """Run a job again whose worker died, without spending an attempt; after *max_lost* times it is poison."""
+    limit = max_lost if job.max_lost is None else job.max_lost
+    if begun is None:
+        if job.watched is None and limit > 0:
+            # The doubt is the job's benefit, and the last one.
+            return Verdict(
+                JobStatus.QUEUED,
+                ExecutionStatus.FAILED,
+                error=f"{error}; it may not have begun, so that this does not count",
+                delay=0.0,
+                uncount=True,
+                mark=Mark.DOUBT,
+            )
+        begun = job.watched is not None and job.watched == job.claim_id
+    if not begun:
+        return GIVEN_BACK
+    if job.lost >= limit:
+        times = "once" if job.lost < 1 else f"{job.lost + 1} times"
+        return replace(_failed(job, f"{error}; it was lost {times}, and max_lost is {limit}"), mark=Mark.LOST)
+    return Verdict(
+        JobStatus.SCHEDULED if delay > 0 else JobStatus.QUEUED,
+        ExecutionStatus.FAILED,
+        error=error,
+        delay=delay,
+        uncount=True,
+        mark=Mark.LOST,
+    )
+
+
+def _interrupted(job: Job, blame: str | None, max_lost: int) -> Verdict:
+    """Give a job back that a shutdown interrupted: free for the first times, never for ever."""
+    limit = max_lost if job.max_lost is None else job.max_lost
+    if limit <= 0:
+        # It must not be begun again for nothing: at most as often as it has attempts.
+        return _retry(job, "interrupted: its worker stopped; max_lost is 0, so that this is an attempt", 0.0)
+    if blame is not None:
+        pause = backoff.exponential(job.lost, base=1.0) if job.lost > 0 else 0.0
+        return _lost(job, f"interrupted: {blame}", True, max_lost, pause)
+    times = job.interrupted + 1
+    pause = backoff.exponential(times - AT_ONCE, base=1.0, cap=LONGEST_PAUSE) if times > AT_ONCE else 0.0
+    if times > FREE_INTERRUPTIONS:
+        error = f"interrupted: its worker stopped before it ended, {times} times by now, so that this is an attempt"
+        return replace(_retry(job, error, pause), mark=Mark.INTERRUPTED)
+    return Verdict(
+        JobStatus.SCHEDULED if pause > 0 else JobStatus.QUEUED,
+        ExecutionStatus.ABORTED,
+        error="interrupted: its worker stopped and gave it back",
+        delay=pause,
+        uncount=True,
+        mark=Mark.INTERRUPTED,
+    )
 
 
 def _failed(job: Job, error: str) -> Verdict:

@@ -54,14 +54,18 @@ class Retry:
     """Try up to *max* times in total, waiting *intervals* seconds between attempts.
 
     The last interval repeats; no intervals means at once. An error of a class in *no_retry*
-    (or a subclass) fails the job at its first occurrence.
+    (or a subclass) fails the job at its first occurrence. The death of its worker spends no attempt: up to *lost*
+    times (None: `WerkConfig.max_lost`) it runs again, then it fails; `Retry(1, lost=0)` runs at most once.
     """
 
     max: int
     intervals: float | Sequence[float] = (0.0,)
     no_retry: tuple[type[BaseException], ...] = ()
+    lost: int | None = None
 
     def __post_init__(self) -> None:
+        if self.lost is not None:
+            object.__setattr__(self, "lost", whole("Retry(lost)", self.lost, 0, MAX_ATTEMPTS))
         object.__setattr__(self, "max", whole("Retry(max)", self.max, 1, MAX_ATTEMPTS))
         object.__setattr__(self, "intervals", _intervals("Retry(intervals)", self.intervals))
         given: Any = self.no_retry

@@ -240,6 +240,8 @@ def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:
     if isinstance(value, Retry):
         values["max_attempts"] = value.max
         values["retry_intervals"] = to_json(list(value.intervals))  # type: ignore[arg-type]  # a tuple by now
+        if value.lost is not None:
+            values["max_lost"] = value.lost
         if value.no_retry:
             values["no_retry"] = to_json([_name_to_match(kind) for kind in value.no_retry])
         return

@@ -48,9 +48,20 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Its worker died, or stopped renewing the job."""
+    """Its worker died."""
 
     error: str
+    begun: bool | None = None
+    """Whether the handler had begun; None when nobody saw it, and only the job's row may tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """It is past a deadline of its own, and nobody stopped it; or its row says that it runs, and nobody claimed it."""
+
+    error: str
+    begun: bool | None = None
+    """See `Lost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,8 @@ class Interrupted:
     """Its worker gives it back unfinished. *started*: the handler had begun."""
 
     started: bool = False
+    blame: str | None = None
+    """Why the worker had to end, where that may be the doing of what it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ class Orphaned:
     error: str
 
 
-Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Interrupted | Orphaned
+Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Overdue | Interrupted | Orphaned
 
 
 class Report(NamedTuple):

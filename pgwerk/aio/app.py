@@ -334,7 +334,7 @@ class Werk(Application):
         return await self._run(requests.abort_job(job))
 
     async def requeue_job(self, job: Job | str) -> bool:
-        """Queue a failed or aborted job again, with as many attempts as it had. False: it is neither."""
+        """Queue a failed or aborted job again, with as many attempts as it had at first. False: it is neither."""
         return await self._run(requests.requeue_job(job))
 
     async def update_job(
@@ -391,7 +391,7 @@ class Werk(Application):
 
         Workers do this by themselves.
         """
-        return await self._perform(requests.sweep(self.liveness, self.config.max_active_secs))
+        return await self._perform(requests.sweep(self.liveness, self.config.max_active_secs, self.config.max_lost))
 
     async def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""

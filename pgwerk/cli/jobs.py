@@ -105,8 +105,8 @@ def job(target: Target, words_: tuple[str, ...], as_json: bool) -> None:
 
 
 def as_dict(one: "Job") -> dict[str, Any]:
-    """A job by its columns; the number of its claim is nobody's business."""
-    return {field.name: getattr(one, field.name) for field in fields(one) if field.name != "claim_id"}
+    """A job by its columns; the numbers of its claims are nobody's business."""
+    return {field.name: getattr(one, field.name) for field in fields(one) if field.name not in ("claim_id", "watched")}
 
 
 def listing(found: list["Job"], now: datetime) -> Grid:
@@ -139,6 +139,15 @@ def page_of(one: "Job", executions: list["JobExecution"], dependencies: list[str
     head.add("call", f"{one.function}({_arguments(one)})")
     head.add("queue", one.queue + (f", priority {one.priority}" if one.priority else ""))
     head.add("attempts", f"{one.attempts} of {one.max_attempts}")
+    if one.lost:
+        limit = "" if one.max_lost is None else f", and may be {one.max_lost} times"
+        head.add(
+            "lost", f"{one.lost} times, with its worker{limit}" if one.lost > 1 else f"once, with its worker{limit}"
+        )
+    if one.interrupted:
+        head.add(
+            "interrupted", f"{one.interrupted} times, by shutdowns" if one.interrupted > 1 else "once, by a shutdown"
+        )
     for name, text in _when_set(one, now):
         head.add(name, text)
     if one.status.value == "complete":

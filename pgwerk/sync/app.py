@@ -316,7 +316,7 @@ class Werk(Application):
         return self._run(requests.abort_job(job))
 
     def requeue_job(self, job: Job | str) -> bool:
-        """Queue a failed or aborted job again, with as many attempts as it had. False: it is neither."""
+        """Queue a failed or aborted job again, with as many attempts as it had at first. False: it is neither."""
         return self._run(requests.requeue_job(job))
 
     def update_job(
@@ -373,7 +373,7 @@ class Werk(Application):
 
         Workers do this by themselves.
         """
-        return self._perform(requests.sweep(self.liveness, self.config.max_active_secs))
+        return self._perform(requests.sweep(self.liveness, self.config.max_active_secs, self.config.max_lost))
 
     def vacuum(self) -> None:
         """VACUUM ANALYZE all tables."""

@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 from pgwerk._core import backoff
 from pgwerk._core.agenda import Pace
 from pgwerk._core.job import DequeueStrategy
+from pgwerk._core.operations.recover import Begun
 from pgwerk._core.procedures.sweep import recover_dead
 from pgwerk._core.statements.workers import forget
 from pgwerk._handlers import Hooks
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runner import finish
+from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.thread import ThreadWorker
 from pgwerk.workers.vitals import Vitals
 
@@ -28,6 +30,8 @@ logger = logging.getLogger("pgwerk.worker")
 
 STOP = b"s"
 GIVE_BACK = b"g"
+TOO_LARGE = b"m"
+"""Stop, because of the memory that the process uses."""
 
 UNUSABLE = 78
 """Exit code (EX_CONFIG of sysexits.h) of a child for whose trouble another child would be no better."""
@@ -49,6 +53,8 @@ class ChildSettings:
     max_jobs: int | None
     vitals: Vitals
     """Where the parent looks for signs of life."""
+    begun: BegunJobs
+    """Where the parent looks for what had begun."""
     ours: Sequence[int]
     """The parent's ends of its other children's pipes, which must not stay open in this one."""
 
@@ -66,6 +72,7 @@ def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
         worker.kind = "prefork"
         worker.parent_pipe = pipe
         worker.vitals = settings.vitals
+        worker.begun = settings.begun
         if settings.max_jobs is not None:
             # Not all children at once.
             worker.job_limit = max(1, int(settings.max_jobs * random.uniform(0.9, 1.0)))
@@ -90,7 +97,7 @@ def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
         os._exit(code)
 
 
-def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) -> NoReturn:
+def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, ours: Sequence[int]) -> NoReturn:
     """Recover the jobs of a dead worker, then exit."""
     code = 1
     try:
@@ -100,7 +107,7 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, ours: Sequence[int]) 
         failures = 0
         while True:
             try:
-                recovered = app.executor.perform(recover_dead(worker_id, reason))
+                recovered = app.executor.perform(recover_dead(worker_id, reason, begun, app.config.max_lost))
                 # Everybody who has to know does; in a list of workers it would only alarm.
                 app.executor.run(forget(worker_id))
                 break

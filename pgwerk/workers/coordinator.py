@@ -3,9 +3,10 @@
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pgwerk._core import backoff
-from pgwerk._core.agenda import Agenda, Duty, Pace, Phase, Plan
+from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
@@ -16,6 +17,7 @@ from pgwerk._runs import monotonic
 from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.workers.crew import Crew, Finished
 from pgwerk.workers.duties import Duties
+from pgwerk.workers.gate import Gate
 from pgwerk.workers.hearing import Hearing
 from pgwerk.workers.heart import Heart
 from pgwerk.workers.identity import Identity
@@ -46,19 +48,22 @@ class Coordinator:
         strategy: DequeueStrategy,
         liveness: float,
         stuck: float,
+        max_lost: int,
     ) -> None:
         self.identity = identity
         self.session = session
         self.agenda = Agenda(pace, monotonic())
         self._crew = crew
         self._wakeup = wakeup
+        self._gate = Gate(crew, pace.concurrency, max_lost)
         self.heart = Heart(identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS)
         self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
         self._steps = 0
         """Changes with everything that this thread does."""
         self._resting = False
-        self._duties = Duties(self, liveness, stuck)
+        self._duties = Duties(self, liveness, stuck, max_lost)
         self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
+        self.turns.max_lost = max_lost
         self._ready = False
         """Connected, registered and listening."""
         self._stops = 0
@@ -221,7 +226,12 @@ class Coordinator:
         self._duties.restart(now)
         self._duties.go_on()
         self._collect()
-        if plan.gather or not self._take(plan):
+        _ = self._admit(plan)
+        if self._gate.closed and plan.phase is Phase.RUN:
+            plan = replace(plan, claim=0, gather=0, wait=max(plan.wait, CLOSING_WAIT))
+        asked = not plan.gather and self._take(plan)
+        # Without a turn, what the last one brought was handed on just now.
+        if not asked and not self._admit(plan):
             self._wait(plan)
         return False
 
@@ -236,6 +246,21 @@ class Coordinator:
             return self.turns.hopeless
         return self.turns.idle and not self._duties.busy
 
+    def _admit(self, plan: Plan) -> bool:
+        """Let jobs begin whose beginning has to be written down first; whether there is something to settle instead."""
+        if plan.phase is not Phase.RUN or not (self._gate or self._gate.closed):
+            return False
+        in_crew = len(self.turns.ledger) - len(self.turns.unsettled) - len(self._gate)
+        now = monotonic()
+        refused = self._gate.admit(in_crew, self._record)
+        # Aborted or lost while they waited; or others can run them sooner.
+        refused += self._gate.surplus()
+        self.turns.over([Finished(one, Interrupted(), now, now) for one in refused])
+        return bool(refused)
+
+    def _record(self, jobs: Sequence[Claimed]) -> set[str]:
+        return set(self.session.run(closing.begin([(one.id, one.claim) for one in jobs])))
+
     def _hear_stops(self) -> None:
         if self.stopping and not self._stops_seen:
             self._crew.stopping()
@@ -247,7 +272,7 @@ class Coordinator:
     def _closing(self, plan: Plan) -> None:
         if plan.return_buffer:
             now = monotonic()
-            self.turns.over([Finished(one, Interrupted(), now, now) for one in self._crew.take_back()])
+            self.turns.over([Finished(one, Interrupted(), now, now) for one in self._gate.take_back()])
         if plan.phase is Phase.GIVE_BACK and not self._interrupted:
             self._interrupted = True
             self._crew.interrupt(WorkerShutdown)
@@ -258,6 +283,7 @@ class Coordinator:
         if self._crew.broken is not None and self._stops < 2:
             logger.error("%s", self._crew.broken)
             self._stops = 2
+        self.turns.blame = self.turns.blame or self._crew.blame
         self.turns.over(self._crew.finished())
         ran = self.turns.settled + len(self.turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:
@@ -311,10 +337,10 @@ class Coordinator:
         """Abort running jobs; those that only wait in the buffer end at once."""
         wanted = set(ids)
         self._crew.interrupt(JobAborted, wanted)
-        waiting = self._crew.take_back()
+        waiting = self._gate.take_back()
         now = monotonic()
         self.turns.over([Finished(one, Aborted(), now, now) for one in waiting if one.id in wanted])
-        self._crew.submit([one for one in waiting if one.id not in wanted])
+        self._gate.submit([one for one in waiting if one.id not in wanted])
 
     def reconcile(self) -> None:
         """Give back jobs that slipped through between claim and handler: they would stay active for ever.
@@ -322,7 +348,7 @@ class Coordinator:
         Only what is missing at two looks in a row: a job is on its way from the queue to a thread for an instant.
         """
         self._collect()
-        missing = [] if self._crew.waiting else self.turns.missing(run.claimed.id for run in self._crew.running())
+        missing = [] if self._gate.waiting else self.turns.missing(run.claimed.id for run in self._crew.running())
         lost = [one for one in missing if one.id in self._missing]
         self._missing = {one.id for one in missing}
         now = monotonic()
@@ -352,7 +378,7 @@ class Coordinator:
                 self._duties.begin_within(now)
         # Before a thread has it: the handler may be the last thing that this process does for a while.
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
-        self._crew.submit(claimed)
+        self._gate.submit(claimed)
 
     def _leave(self) -> None:
         # First, lest a heartbeat undo the goodbye.

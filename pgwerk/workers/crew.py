@@ -13,6 +13,7 @@ from pgwerk._core.statements.claims import Claimed
 from pgwerk._handlers import interrupted_outcome
 from pgwerk._runs import Interruption, Run, monotonic
 from pgwerk.errors import JobTimeout, WerkError, WorkerShutdown
+from pgwerk.workers.begun import BegunJobs
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -45,6 +46,10 @@ class Crew(ABC):
         self._enough = 1
         self.crippled = False
         """A handler could not be stopped: the process should be replaced."""
+        self.begun: BegunJobs | None = None
+        """Where to show which jobs have begun, if somebody wants to know."""
+        self.blame: str | None = None
+        """Why the worker has to end, if what it ran may be to blame."""
         self.broken: WerkError | None = None
         """Why nothing can run any more; what is held is given back, and the worker ends with this."""
 

@@ -16,6 +16,7 @@ from pgwerk._core.vigil import LATE
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.coordinator import Coordinator
 from pgwerk.workers.crew import Crew
 from pgwerk.workers.hearing import Hearing, Line
@@ -47,6 +48,8 @@ class CrewWorker(BaseWorker):
         self.job_limit: int | None = None
         self.parent_pipe: int | None = None
         """A pipe whose other end a supervisor holds: its end is ours."""
+        self.begun: BegunJobs | None = None
+        """Where a supervisor looks for what had begun, if we die."""
         self.vitals: Vitals | None = None
         """Where a supervisor looks for signs of life; it then also reports for us."""
 
@@ -145,17 +148,20 @@ class CrewWorker(BaseWorker):
     def _make_coordinator(self) -> Coordinator:
         wakeup = Wakeup()
         executor = self.werk.executor
+        crew = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
             Session(executor),
             Hearing(executor, Line(executor, [self.werk.names.wake_channel], self.werk.listen_dsn)),
-            self._crew(wakeup.wake),
+            crew,
             wakeup,
             self.pace,
             self.strategy,
             self.liveness,
             self.werk.config.max_active_secs,
+            self.werk.config.max_lost,
         )
+        crew.begun = coordinator.turns.begun = self.begun
         coordinator.job_limit = self.job_limit
         coordinator.vitals = self.vitals or coordinator.vitals
         if self.parent_pipe is not None:
@@ -175,8 +181,11 @@ class CrewWorker(BaseWorker):
             if not self._told:
                 logger.warning("the supervisor is gone: stopping")
             if self._coordinator is not None:
+                self._coordinator.turns.blame = "its supervisor died"
                 # At its end a pipe can always be read: nothing more to wait for.
                 self._coordinator.listen_to = -1
+        if b"m" in said and self._coordinator is not None:
+            self._coordinator.turns.blame = "its process used too much memory, and was replaced before the job ended"
         self._told = max(self._told, 2 if b"g" in said else 1)
         return self._told
 

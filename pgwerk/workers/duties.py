@@ -60,10 +60,11 @@ class Coordinator(Protocol):
 class Duties:
     """Carries out the duties of one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, liveness: float, stuck: float) -> None:
+    def __init__(self, coordinator: Coordinator, liveness: float, stuck: float, max_lost: int) -> None:
         self._coordinator = coordinator
         self._liveness = liveness
         self._stuck = stuck
+        self._max_lost = max_lost
         self._told = (0, 0, monotonic())
         """How many jobs had ended, and failed, at which time."""
         self._thorough_at = monotonic() + self._stuck / 4
@@ -162,7 +163,9 @@ class Duties:
 
     def _recover(self) -> None:
         self._chores.begin(
-            Duty.RECOVER, sweep.recover(self._liveness, seen=self._coordinator.heart.seen), self._recovered
+            Duty.RECOVER,
+            sweep.recover(self._liveness, self._max_lost, seen=self._coordinator.heart.seen),
+            self._recovered,
         )
 
     def _recovered(self, swept: sweep.Swept) -> None:
@@ -185,7 +188,9 @@ class Duties:
         thorough = monotonic() >= self._thorough_at
         if thorough:
             self._thorough_at = monotonic() + self._stuck / 4
-        steps = sweep.sweep(self._liveness, self._stuck if thorough else None, seen=self._coordinator.heart.seen)
+        steps = sweep.sweep(
+            self._liveness, self._stuck if thorough else None, self._max_lost, seen=self._coordinator.heart.seen
+        )
         self._chores.begin(Duty.SWEEP, steps, self._swept)
 
     def _swept(self, swept: sweep.Swept) -> None:

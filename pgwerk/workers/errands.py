@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from pgwerk._core.operations.recover import Begun
 from pgwerk._core.statements.workers import renew
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
@@ -31,18 +32,21 @@ class Errands:
         self._ours = ours
         """The parent's ends of its children's pipes."""
         self._undertakers: set[int] = set()
-        self._unreported: list[tuple[str, str]] = []
-        """Dead children (id, reason) for which no process could be forked so far."""
+        self._unreported: list[tuple[str, str, Begun | None]] = []
+        """Dead children (id, reason, what had begun) for which no process could be forked so far."""
         self._again_at = 0.0
         self._beater: int | None = None
 
-    def report(self, worker_id: str, reason: str) -> None:
-        """Have the jobs of a dead child recovered; when no process can be had for that, soon."""
-        if not self._report(worker_id, reason):
-            self._unreported.append((worker_id, reason))
+    def report(self, worker_id: str, reason: str, begun: Begun | None) -> None:
+        """Have the jobs of a dead child recovered; when no process can be had for that, soon.
+
+        *begun*: None when nobody knows.
+        """
+        if not self._report(worker_id, reason, begun):
+            self._unreported.append((worker_id, reason, begun))
             self._again_at = monotonic() + AGAIN
 
-    def _report(self, worker_id: str, reason: str) -> bool:
+    def _report(self, worker_id: str, reason: str, begun: Begun | None) -> bool:
         ours = self._ours()
         flush()
         try:
@@ -51,15 +55,15 @@ class Errands:
             logger.debug("undertaker: %s", error)
             return False
         if pid == 0:
-            run_undertaker(self._werk, worker_id, reason, ours)
+            run_undertaker(self._werk, worker_id, reason, begun, ours)
         self._undertakers.add(pid)
         return True
 
     def _report_again(self) -> None:
         if self._unreported and monotonic() >= self._again_at:
             unreported, self._unreported = self._unreported, []
-            for worker_id, reason in unreported:
-                self.report(worker_id, reason)
+            for worker_id, reason, begun in unreported:
+                self.report(worker_id, reason, begun)
 
     def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
         """Have heartbeats sent for children, within so many seconds; False when that cannot even begin."""

@@ -16,6 +16,8 @@ class Process:
     """Our end: what is written is an order, and its closing says that we are gone."""
     pidfd: int
     """Can be read when the process ends; -1 where there is no such thing."""
+    too_large: bool = False
+    """Whether it is to end because of the memory that it uses."""
     doom: str | None = None
     """Why it was killed, if we did that."""
 

@@ -15,6 +15,7 @@ from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.workers import child as children
 from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.child import ChildSettings, run_child
 from pgwerk.workers.errands import Errands
 from pgwerk.workers.forkcheck import warn_about_imports
@@ -57,6 +58,8 @@ class Worker(BaseWorker):
         self.max_jobs = None if max_jobs is None else opt.whole("max_jobs", max_jobs, 1, 2**31)
         self.max_rss = None if max_rss is None else byte_size(max_rss)
         self._children: dict[int, Process] = {}
+        self._begun: list[BegunJobs] = []
+        """By slot: what the child of it shows."""
         self._wakeup: Wakeup | None = None
         self._stops = 0
         self._restarts = 0
@@ -74,6 +77,7 @@ class Worker(BaseWorker):
         self._errands = Errands(self.werk, self._pipes)
         reporter = Reporter(self.health_file, self.pace.heartbeat)
         self._watch = Watch(self.processes, self.pace, self.liveness, self._errands, reporter)
+        self._begun = [BegunJobs(self._threads) for _ in range(self.processes)]
         reporter.start()
         try:
             with self._signals():
@@ -170,6 +174,7 @@ class Worker(BaseWorker):
     def _spawn(self, slot: int) -> None:
         """Start a child, or put that off when it cannot be done now, which costs the living nothing."""
         worker_id = new_id()
+        self._begun[slot].clear()
         settings = ChildSettings(
             worker_id=worker_id,
             threads=self._threads,
@@ -179,6 +184,7 @@ class Worker(BaseWorker):
             hooks=self.hooks,
             max_jobs=self.max_jobs,
             vitals=self._watch.started(slot),
+            begun=self._begun[slot],
             ours=self._pipes(),
         )
         children.flush()
@@ -218,12 +224,15 @@ class Worker(BaseWorker):
         del self._children[process.pid]
         process.close()
         code = os.waitstatus_to_exitcode(status)
-        if code == children.UNUSABLE:
+        begun = self._begun[process.slot].read(monotonic())
+        # What a child says by its exit code counts when no handler can have said it.
+        said = code if begun == {} else None
+        if said == children.UNUSABLE:
             self._unusable = True
             self._stops = max(self._stops, 1)
-        pause = self._supervision.exited(process.pid, monotonic(), clean=code == 0)
+        pause = self._supervision.exited(process.pid, monotonic(), clean=said == 0)
         self._watch.ended(process.slot, for_good=pause is None)
-        if code in (0, children.UNUSABLE):
+        if said in (0, children.UNUSABLE):
             return
         reason = (
             f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process exited with {code}"
@@ -233,7 +242,7 @@ class Worker(BaseWorker):
         again = "" if pause is None else f"; starting another{f' in {pause:.1f} s' if pause else ''}"
         logger.error("child %d died (%s): its jobs are queued again%s", process.pid, reason, again)
         # By a process of its own: the parent has no connection.
-        self._errands.report(process.worker_id, reason)
+        self._errands.report(process.worker_id, reason, begun)
 
     def _tell(self, pid: int, order: Order) -> None:
         process = self._children.get(pid)
@@ -243,13 +252,15 @@ class Worker(BaseWorker):
             logger.error("child %d does not end: killing it", pid)
             process.signal(signal.SIGKILL)
             return
-        process.tell(children.STOP if order is Order.STOP else children.GIVE_BACK)
+        stop = children.TOO_LARGE if process.too_large else children.STOP
+        process.tell(stop if order is Order.STOP else children.GIVE_BACK)
 
     def _check_memory(self) -> None:
         assert self.max_rss is not None
         for pid in list(self._children):
             used = children.resident_bytes(pid)
             if used is not None and used > self.max_rss and self._supervision.recycle(pid, monotonic()):
+                self._children[pid].too_large = True
                 logger.info("child %d uses %d MB: replacing it", pid, used // 2**20)
 
     def _kill_all(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from pgwerk._core import backoff
-from pgwerk._core.outcome import Failed, Interrupted, Outcome
+from pgwerk._core.outcome import Failed, Lost, Outcome
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import Interruption, Run, monotonic
 from pgwerk.errors import WerkError, WorkerShutdown
@@ -105,7 +105,7 @@ class ProcessCrew(Crew):
 
     def start(self) -> None:
         """Start the threads, which ask for their children."""
-        self._zygote.watch(self._break)
+        self._zygote.watch(self._orphaned)
         for slot in range(self._size):
             thread = threading.Thread(target=self._work, args=(slot,), name=f"werk-{slot + 1}", daemon=True)
             self._threads.append(thread)
@@ -191,6 +191,10 @@ class ProcessCrew(Crew):
         except KeyError:
             return False
         return True
+
+    def _orphaned(self, error: WerkError) -> None:
+        self.blame = str(error)
+        self._break(error)
 
     def _break(self, error: WerkError) -> None:
         self.broken = self.broken or error
@@ -310,8 +314,8 @@ class ProcessCrew(Crew):
         if ending is not None:
             return Failed(str(ending))
         if self._zygote.dead is not None:
-            # Killed with the zygote, through no fault of its own.
-            return Interrupted(started=True)
+            # Killed with the zygote, be it through its own fault or not.
+            return Lost(f"worker lost: {self._zygote.dead}", begun=True)
         # It closed its descriptors, or sent what is no message.
         child.kill()
         return Failed("its process hung up on its worker, and was killed")

@@ -55,6 +55,8 @@ class ThreadCrew(Crew):
             return False
         started = monotonic()
         run = ThreadRun(claimed, started, deadline_of(claimed, started), thread=me)
+        if self.begun is not None:
+            self.begun.begin(claimed, run.deadline)
         self._runs[id(run)] = run
         outcome = self._runner.run(run)
         if self._runs.pop(id(run), None) is run:

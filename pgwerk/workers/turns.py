@@ -9,7 +9,7 @@ from dataclasses import replace
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.cursor import Cursor
 from pgwerk._core.job import DequeueStrategy, reason_of
-from pgwerk._core.lifecycle import DONE, Verdict, decide
+from pgwerk._core.lifecycle import DONE, MAX_LOST, Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
@@ -19,6 +19,7 @@ from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._runs import monotonic
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
 from pgwerk.workers.aside import BUDGET, PATIENCE, Aside
+from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.crew import Finished
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.ledger import Ledger
@@ -49,6 +50,12 @@ class Turns:
         self._strategy = strategy
         self._start = start
         self.ledger = Ledger()
+        self.max_lost = MAX_LOST
+        """How often a job may be lost that has no limit of its own."""
+        self.blame: str | None = None
+        """Why this worker has to end, if what it runs may be to blame."""
+        self.begun: BegunJobs | None = None
+        """Where somebody looks for what has begun, and is not settled."""
         self.unsettled: list[Finished] = []
         """Runs that are over and not written; see `over`."""
         self.aside = Aside()
@@ -97,6 +104,10 @@ class Turns:
 
     def over(self, finished: Sequence[Finished]) -> None:
         """Take runs that are over: they are written in the next turn, whose claim may fill their places already."""
+        if self.blame is not None:
+            for one in finished:
+                if isinstance(one.outcome, Interrupted):
+                    one.outcome = replace(one.outcome, blame=self.blame)
         self.unsettled += finished
         self._agenda.finished(len(finished), monotonic())
 
@@ -177,15 +188,16 @@ class Turns:
             self.ledger.add(claim.jobs)
             self._start(claim.jobs)
 
-    @staticmethod
-    def _plain_verdicts(finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
+    def _plain_verdicts(self, finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
         """The verdicts of jobs whose end is one row and one execution."""
         now, draw = monotonic(), random.random
         return [
             (
                 _report(one, now),
                 # What most jobs come to, without a look at the job itself.
-                DONE if one.claimed.bare and one.outcome is SUCCEEDED else decide(one.claimed.job, one.outcome, draw()),
+                DONE
+                if one.claimed.bare and one.outcome is SUCCEEDED
+                else decide(one.claimed.job, one.outcome, draw(), self.max_lost),
             )
             for one in finished
             if one.claimed.plain and not isinstance(one.outcome, Aborted)
@@ -241,7 +253,9 @@ class Turns:
         now = monotonic()
         reports = [_report(one, now) for one in finished]
         try:
-            verdicts = self._session.run(settle(reports, self._identity.id, random.random()), patience=patience)
+            verdicts = self._session.run(
+                settle(reports, self._identity.id, random.random(), self.max_lost), patience=patience
+            )
         except WerkError as error:
             locked = waits_for_a_lock(error)
             if not locked and not _refuses_the_value(error):
@@ -343,7 +357,9 @@ class Turns:
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
-        delays = [delay for v in verdicts for delay in (v.delay, v.repeat) if delay is not None and not v.uncount]
+        both = ((delay, v.uncount) for v in verdicts for delay in (v.delay, v.repeat) if delay is not None)
+        # What is given back is for others, unless it has to wait.
+        delays = [delay for delay, given_back in both if delay or not given_back]
         if delays:
             self._agenda.due_in(min(delays), monotonic())
             if not min(delays):
@@ -351,9 +367,11 @@ class Turns:
 
     def _done(self, finished: Sequence[Finished]) -> None:
         """Let go of jobs that are settled."""
-        verbose = logger.isEnabledFor(logging.DEBUG)
+        verbose, begun = logger.isEnabledFor(logging.DEBUG), self.begun
         for one in finished:
             self.ledger.settle(one.claimed.id)
+            if begun is not None:
+                begun.settle(one.claimed.id)
             if verbose or not isinstance(one.outcome, Succeeded):
                 self.failed += isinstance(one.outcome, Failed | TimedOut)
                 _log_end(one)

@@ -115,6 +115,20 @@ def test_job_in_both_orders(werk: Run, rows: dict[str, Job], project: Path, dsn:
     assert found["dependencies"] == []
 
 
+def test_job_shows_what_its_workers_did_to_it(
+    werk: Run, rows: dict[str, Job], dsn: str, schema: str, pg: "psycopg.Connection[Any]"
+) -> None:
+    id_ = rows["done"].id
+    assert "lost" not in werk("job", id_, *shell(schema, dsn)).output
+    pg.execute(f'update "{schema}"._pgwerk_jobs set lost = 2, max_lost = 5, interrupted = 1'.encode())
+    lines = [" ".join(line.split()) for line in werk("job", id_, *shell(schema, dsn)).output.splitlines()]
+    assert "lost 2 times, with its worker, and may be 5 times" in lines
+    assert "interrupted once, by a shutdown" in lines
+    found = json.loads(werk("job", id_, *shell(schema, dsn), "--json").output)
+    assert (found["lost"], found["max_lost"], found["interrupted"]) == (2, 5, 1)
+    assert not {"claim_id", "watched"} & found.keys()
+
+
 def test_control_characters_stay_in_the_database(werk: Run, rows: dict[str, Job], dsn: str, schema: str) -> None:
     page = werk("job", rows["failed"].id, *shell(schema, dsn)).output
     assert "ValueError: \\x1b[2J\\x1b]0;owned\\x07\\u202eevil" in page

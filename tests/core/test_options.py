@@ -27,6 +27,10 @@ from pgwerk._core.options import Callback, Dependency, Group, Repeat, Retry
         (lambda: Retry(3, [1, math.nan]), "intervals"),
         (lambda: Retry(3, [1, math.inf]), "intervals"),
         (lambda: Retry(3, "10"), "intervals"),  # type: ignore[arg-type]
+        (lambda: Retry(3, lost=-1), "lost"),
+        (lambda: Retry(3, lost=True), "lost"),
+        (lambda: Retry(3, lost=1.5), "lost"),  # type: ignore[arg-type]
+        (lambda: Retry(3, lost=10**9), "lost"),
         (lambda: Retry(3, no_retry=(5,)), "no_retry"),  # type: ignore[arg-type]
         (lambda: Retry(3, no_retry=("ValueError",)), "no_retry"),  # type: ignore[arg-type]
         (lambda: Repeat(0), "Repeat"),

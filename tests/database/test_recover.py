@@ -48,23 +48,29 @@ def test_jobs_of_a_worker_not_heard_of_run_again(desk: Desk) -> None:
     swept = recover(desk)
     assert (swept.recovered, swept.lost_workers) == ([taken.job.id], ["host.a"])
     row = desk.row(taken)
-    assert (row["status"], row["attempts"], row["worker_id"]) == ("queued", 1, None)
+    assert (row["status"], row["attempts"], row["worker_id"]) == ("queued", 0, None)
     assert row["error"].startswith("worker lost")
     assert desk.executions(taken) == [(1, "failed")]
     assert (desk.count("claims"), desk.count("permits")) == (0, 0)
     assert recover(desk) == sweep.Swept()
 
 
-def test_a_job_that_kills_its_workers_ends_when_its_attempts_are_used_up(desk: Desk) -> None:
+def test_a_job_that_kills_its_workers_is_poison_after_so_many_losses(desk: Desk) -> None:
     job_id = desk.put(retry=3, on_failure="app.no")
-    for attempt in range(1, 4):
+    starts = 0
+    while desk.status(job_id) == "queued":
         desk.live()
         (taken,) = desk.claim(1)
-        assert taken.job.attempts == attempt
+        starts += 1
+        assert (taken.job.attempts, taken.watched) == (1, starts > 1)
+        if taken.watched:
+            assert desk.run(closing.begin([(job_id, taken.claim)])) == [job_id]
         die(desk)
         recover(desk)
-    assert desk.status(job_id) == "failed"
-    assert len(desk.executions(job_id)) == 3
+    row = desk.row(job_id)
+    assert (row["status"], row["lost"], row["attempts"], starts) == ("failed", 4, 1, 5)
+    assert row["error"] == "worker lost: it was not heard of in time; it was lost 4 times, and max_lost is 3"
+    assert desk.executions(job_id) == [(1, "failed")] * 5
     assert desk.one("select function from {jobs} where callback_of = %s", job_id) == "app.no"
 
 
@@ -122,7 +128,8 @@ def test_a_worker_seen_to_die_is_recovered_at_once(desk: Desk) -> None:
     mine = desk.take(1, retry=2)
     other = desk.put(2)
     desk.claim(worker=OTHER)
-    assert desk.run.perform(sweep.recover_dead(WORKER, "killed by signal 9")) == [mine.job.id]
+    begun = {(mine.job.id, mine.claim): False}
+    assert desk.run.perform(sweep.recover_dead(WORKER, "killed by signal 9", begun)) == [mine.job.id]
     assert desk.statuses(mine, other) == ["queued", "active"]
     assert desk.row(mine)["error"] == "worker lost: killed by signal 9"
     assert desk.one("select status from {worker} where id = %s", WORKER) == "lost"
@@ -195,6 +202,35 @@ def test_an_active_row_that_no_claim_knows_is_recovered_after_a_long_time(desk: 
     assert desk.status(job_id) == "queued"
     (again,) = desk.claim()
     assert desk.end(again)
+
+
+@pytest.mark.parametrize("claim", [None, 777])
+@pytest.mark.parametrize(
+    ("options", "column", "reason"),
+    [
+        ({"heartbeat": 5}, "touched_at", "worker lost: nobody holds it, and it was not renewed for 5 s"),
+        ({"timeout": 5}, "started_at", "timed out after 5 s, and nobody holds it"),
+    ],
+)
+def test_an_active_row_that_no_claim_knows_is_judged_by_its_own_deadlines(
+    desk: Desk, options: dict[str, int], column: str, reason: str, claim: int | None
+) -> None:
+    job_id = desk.put(**options)
+    desk.sql(
+        "update {jobs} set status = 'active', claim_id = %s, attempts = 1, started_at = now(), touched_at = now()",
+        claim,
+    )
+    assert desk.sweep().recovered == []
+    desk.ago(job_id, 40, column)
+    assert desk.sweep().recovered == [job_id]
+    row = desk.row(job_id)
+    assert (row["status"], row["attempts"], row["error"], row["lost"]) == ("failed", 1, reason, None)
+
+
+def test_a_foreign_row_without_a_single_time_of_its_start_is_judged_all_the_same(desk: Desk) -> None:
+    desk.sql("insert into {jobs} (function, status, heartbeat_secs, scheduled_at) "
+             "values ('f', 'active', 5, now() - interval '10 s')")  # fmt: skip
+    assert len(desk.sweep().recovered) == 1
 
 
 def test_claims_whose_jobs_all_ended_are_forgotten(desk: Desk) -> None:

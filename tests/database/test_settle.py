@@ -8,7 +8,7 @@ import pytest
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.options import Callback, Dependency, Group, Repeat, Retry
-from pgwerk._core.outcome import Aborted, Expired, Failed, Interrupted, Lost, Outcome, Succeeded
+from pgwerk._core.outcome import Aborted, Expired, Failed, Interrupted, Lost, Outcome, Overdue, Succeeded
 from pgwerk._core.statements import admin, queries
 from tests.database.builders import WORKER, Desk, args_of, failed, report
 
@@ -24,7 +24,8 @@ def callbacks(desk: Desk, job_id: str) -> list[tuple[str, str]]:
     [
         (Succeeded("1"), [("app.yes", "success")]),
         (failed(), [("app.no", "failure")]),
-        (Lost("worker lost"), [("app.no", "failure")]),
+        (Overdue("worker lost"), [("app.no", "failure")]),
+        (Lost("worker lost", begun=True), []),
         (Aborted(), [("app.stopped", "stopped")]),
         (Interrupted(started=True), []),
     ],

@@ -198,7 +198,7 @@ def test_a_parent_that_is_lost_with_its_worker_keeps_its_dependents_waiting_unti
     child = enqueued(app.enqueue(handlers.noted, "child", _depends_on=parent))
     worker_process(processes=1, concurrency=1)
     expect(app, child, JobStatus.COMPLETE, attempts=1)
-    assert notes.all() == ["parent 1", "parent 2", "child"]
+    assert notes.all() == ["parent 1", "parent 1", "child"], "what is lost is no attempt"
 
 
 def test_a_parent_that_repeats_releases_its_dependents_after_its_first_success(app: Werk, notes: Notes) -> None:

@@ -60,7 +60,7 @@ def test_members_whose_worker_is_killed_free_their_permit(
     assert victim not in process.children() or True
     for job in jobs:
         expect(app, job, JobStatus.COMPLETE)
-    assert app.get_job(jobs[0]).attempts == 2
+    assert (app.get_job(jobs[0]).attempts, app.get_job(jobs[0]).lost) == (1, 1)
     starts = [what for what in notes.all() if what.startswith(("start", "end"))]
     assert len(starts) == 7, starts  # the killed one left no end
     outside.nothing_is_left_behind()

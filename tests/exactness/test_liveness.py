@@ -57,7 +57,7 @@ def test_a_lock_on_one_row_holds_up_neither_heartbeats_nor_the_other_jobs(
     app: Werk, dsn: str, notes: Notes, outside: Outside, *, pooled: bool
 ) -> None:
     # Behind a pooler, no session keeps a setting.
-    app.executor.prepare = not pooled
+    app.executor._connector.prepare = not pooled
     with thread_worker(app, concurrency=4, **HASTY), thread_worker(app, concurrency=4, **HASTY):
         living_workers(app, 2)
         long = enqueued(app.enqueue(handlers.until_noted, "long", "go"))

@@ -250,7 +250,7 @@ def test_a_worker_that_died_in_the_crash_is_unknown_and_its_jobs_are_back_after_
         server.kill()
         server.start()
         served_worker(processes=1, concurrency=2, config=config)
-        expect(app, job, JobStatus.COMPLETE, attempts=2)
+        expect(app, job, JobStatus.COMPLETE, attempts=1)
         began = time.monotonic()
         assert app.wait_for(held, timeout=20).status is JobStatus.COMPLETE
         assert time.monotonic() - began < 20

@@ -23,7 +23,7 @@ def test_no_repetition_is_lost_or_doubled_and_every_callback_runs_while_workers_
     for number in range(chains):
         _ = app.enqueue(
             handlers.repeating, str(number), _repeat=Repeat(times, 0.02), _meta={"name": str(number)},
-            _key=f"k{number}", _retry=Retry(100, [0]), _on_success=Callback(handlers.on_end, timeout=30),
+            _key=f"k{number}", _retry=Retry(1, lost=100), _on_success=Callback(handlers.on_end, timeout=30),
             _priority=3, _timeout=60, _group=f"g{number % 3}",
         )  # fmt: skip
     draw = random.Random()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from pgwerk._core.lifecycle import MAX_LOST
+
 ENDED = ("complete", "failed", "aborted")
 UNSTARTED = ("queued", "scheduled", "waiting")
 RUNNING = ("active", "aborting")
@@ -27,6 +29,12 @@ class Row:
     """What it still waits for, and whether that may fail."""
     status: str = "queued"
     attempts: int = 0
+    first: int = 0
+    """The attempts it has each time; 0 until it was requeued."""
+    lost: int = 0
+    watched: bool = False
+    free: int = 0
+    """Records of attempts that were not charged."""
     recorded: int = 0
     blocked: bool = False
     expires: bool = False
@@ -111,14 +119,25 @@ class Model:
         if row.status == "aborting":
             outcome = "aborted"
         row.claim, row.worker = None, None
+        if outcome == "died" and row.watched:
+            # Its beginning would be written down.
+            outcome = "given back"
         if outcome == "given back":
-            row.expires = row.ttl and row.attempts == 1
+            row.expires = row.ttl and row.attempts == 1 and not row.watched
             row.attempts -= 1
             row.status = "queued"
             self.ready(row.group)
             return
         row.recorded += 1
-        if outcome in ("failed", "lost") and row.attempts < row.budget:
+        row.lost += outcome == "lost"
+        row.watched |= outcome in ("died", "lost")
+        if outcome == "died" or (outcome == "lost" and row.lost <= MAX_LOST):
+            row.free += 1
+            row.attempts -= 1
+            row.status = "queued"
+            self.ready(row.group)
+            return
+        if outcome in ("failed", "overdue") and row.attempts < row.budget:
             row.status = "queued"
             self.ready(row.group)
             return
@@ -170,7 +189,9 @@ class Model:
     def requeue(self, row: Row) -> None:
         """Somebody gives it another chance."""
         row.status = "queued"
-        row.budget += row.attempts
+        row.first = row.first or row.budget
+        row.budget = row.first + row.attempts
+        row.lost = 0
         row.expires = row.ttl
         row.edges = {}
         row.later = False

@@ -22,7 +22,7 @@ from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.cycle import Turn, turn
 from pgwerk._core.operations.recover import recover_worker
 from pgwerk._core.ordering import Habits, order
-from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Report, Succeeded, TimedOut
+from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Overdue, Report, Succeeded, TimedOut
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
@@ -39,7 +39,8 @@ OUTCOMES: dict[str, Outcome] = {
     "succeeded": Succeeded("1"),
     "failed": Failed("Traceback: on purpose", ("builtins.ValueError",)),
     "timed out": TimedOut("timed out"),
-    "lost": Lost("worker lost"),
+    "lost": Lost("worker lost", begun=True),
+    "overdue": Overdue("not renewed"),
     "given back": Interrupted(),
     "aborted": Aborted(),
 }
@@ -242,7 +243,7 @@ class Steps(RuleBasedStateMachine):
         """One claim is one batch: its jobs are settled together."""
         for claim in sorted({row.claim or 0 for row in mine}):
             for row in sorted((row for row in mine if row.claim == claim), key=lambda row: row.id):
-                self.model.report(row, "lost")
+                self.model.report(row, "died")
 
     # People -------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Life(Steps):
         for id_, row in self.model.rows.items():
             found = rows[id_]
             assert (found["status"], found["attempts"], found["max_attempts"]) == (row.status, row.attempts, row.budget)
+            assert (found["lost"] or 0, found["watched"] is not None) == (row.lost, row.watched)
             assert found["blocked"] is row.blocked
             if row.status in UNSTARTED:
                 assert (found["expires_at"] is not None) is row.expires
@@ -66,7 +67,8 @@ class Life(Steps):
     def every_claim_that_was_not_given_back_is_recorded(self) -> None:
         recorded = dict(self.sql("select job_id::text, count(*) from {executions} group by 1"))
         for id_, row in self.model.rows.items():
-            assert recorded.get(id_, 0) == row.recorded == row.attempts - (row.status in RUNNING)
+            charged = row.attempts - (row.status in RUNNING)
+            assert recorded.get(id_, 0) == row.recorded == charged + row.free
         assert recorded.keys() <= self.model.rows.keys()
 
     @invariant()

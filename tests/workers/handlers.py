@@ -114,6 +114,24 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_parent(name: str) -> None:
+    note(f"start {name}")
+    os.kill(os.getppid(), signal.SIGKILL)
+    nap(60)
+
+
+def kill_tree(name: str) -> None:
+    note(f"start {name}")
+    os.killpg(0, signal.SIGKILL)
+
+
+def large_nap(name: str, megabytes: int, seconds: float) -> None:
+    kept = bytearray(os.urandom(1)) * (megabytes * 2**20)
+    note(f"start {name}")
+    nap(seconds)
+    del kept
+
+
 def grow(megabytes: int) -> None:
     """Use memory, and keep it."""
     _hoard.append(b"x" * (megabytes * 2**20))

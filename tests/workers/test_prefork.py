@@ -77,7 +77,7 @@ def test_the_jobs_of_a_killed_child_run_again_within_a_second(
     notes.wait("start a", 2)
     assert notes.times("start a")[1] - killed < 1.0
     done = app.wait_for(job, timeout=20)
-    assert (done.status, done.attempts) == (JobStatus.COMPLETE, 2)
+    assert (done.status, done.attempts, done.lost) == (JobStatus.COMPLETE, 1, 1)
     executions = app.get_executions(job)
     assert [e.status.value for e in executions] == ["failed", "complete"]
     assert "killed by SIGKILL" in (executions[0].error or "")
@@ -111,7 +111,7 @@ def test_nothing_is_lost_and_nothing_is_stuck_when_children_and_trees_are_killed
 ) -> None:
     names = [str(number) for number in range(400)]
     for name in names:
-        app.enqueue(handlers.noted, name, _retry=Retry(30))
+        app.enqueue(handlers.noted, name, _retry=Retry(1, lost=30))
     survivor = worker_process(processes=2, concurrency=4)
     victims = [worker_process(processes=2, concurrency=4) for _ in range(2)]
     for round_number in range(6):
@@ -127,25 +127,30 @@ def test_nothing_is_lost_and_nothing_is_stuck_when_children_and_trees_are_killed
     assert stuck == []
 
 
-def test_a_job_that_kills_its_process_ends_as_failed_when_its_attempts_are_used_up(
+def test_a_job_that_kills_its_process_ends_as_failed_when_it_was_lost_too_often(
     app: Werk, worker_process: Start, notes: Notes
 ) -> None:
     poison = app.enqueue(handlers.kill_self, _retry=Retry(2))
     assert poison is not None
     worker_process(processes=1, concurrency=1)
     ended = app.wait_for(poison, timeout=30)
-    assert (ended.status, ended.attempts) == (JobStatus.FAILED, 2)
+    assert (ended.status, ended.attempts, ended.lost) == (JobStatus.FAILED, 1, 4)
     assert "SIGKILL" in (ended.error or "")
+    assert len(app.get_executions(poison)) == 4
     assert app.apply(handlers.add, 1, 2, timeout=30) == 3
 
 
-def test_a_handler_that_exits_the_process_is_one_attempt(app: Werk, worker_process: Start, notes: Notes) -> None:
-    job = app.enqueue(handlers.exit_hard, 7)
+@pytest.mark.parametrize("code", [7, 0, 78])
+def test_a_handler_that_exits_the_process_is_lost_whatever_its_exit_code_means_to_us(
+    app: Werk, worker_process: Start, notes: Notes, code: int
+) -> None:
+    job = app.enqueue(handlers.exit_hard, code, _retry=Retry(1, lost=1))
     assert job is not None
     worker_process(processes=1, concurrency=1)
     ended = app.wait_for(job, timeout=30)
-    assert (ended.status, ended.attempts) == (JobStatus.FAILED, 1)
-    assert "exited with 7" in (ended.error or "")
+    assert (ended.status, ended.attempts, ended.lost) == (JobStatus.FAILED, 1, 2)
+    assert f"exited with {code}" in (ended.error or "")
+    assert app.apply(handlers.add, 1, 2, timeout=30) == 3
 
 
 def test_a_handler_that_cannot_be_stopped_costs_its_process_and_not_the_other_jobs(
@@ -204,14 +209,14 @@ def test_a_worker_that_was_stopped_past_its_heartbeat_changes_nothing(
     try:
         second = worker_process(processes=1, concurrency=1)
         done = app.wait_for(job, timeout=20)
-        assert (done.status, done.attempts) == (JobStatus.COMPLETE, 2)
+        assert (done.status, done.attempts) == (JobStatus.COMPLETE, 1)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
     eventually(lambda: "was lost while it ran" in process.output(), what="the lost job's log line")
     second.terminate()
     second.wait()
     notes.wait(f"callback long_nap complete {job.id}")
-    assert app.get_job(job).attempts == 2
+    assert app.get_job(job).attempts == 1
     assert [e.status.value for e in app.get_executions(job)] == ["failed", "complete"]
     assert notes.count(f"callback long_nap complete {job.id}") == 1
 

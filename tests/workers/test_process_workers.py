@@ -75,7 +75,7 @@ def test_a_killed_zygote_ends_the_worker_and_its_jobs_are_given_back(
     assert isinstance(error, WerkError)
     assert "was killed by SIGKILL" in str(error)
     given_back = app.get_job(job)
-    assert (given_back.status, given_back.attempts) == (JobStatus.QUEUED, 0)
+    assert (given_back.status, given_back.attempts, given_back.lost) == (JobStatus.QUEUED, 0, 1)
     eventually(lambda: not exists(notes.pids("start a")[0]), 2)
 
 
@@ -93,7 +93,8 @@ def test_nothing_is_left_when_the_worker_is_killed(
     eventually(lambda: not any(exists(pid) for pid in ours), 1.0, "the end of all processes")
     with running(pgwerk.ThreadWorker, app, queues=["none"]):
         recovered = eventually(lambda: found if (found := app.get_job(job)).status is JobStatus.QUEUED else None)
-    assert recovered.attempts == 1
+    assert recovered.attempts == 0
+    assert "worker lost" in (app.get_executions(job)[0].error or "")
 
 
 def test_a_term_to_every_process_lets_what_runs_finish(

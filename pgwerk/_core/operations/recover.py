@@ -1,16 +1,21 @@
 """Recovering jobs whose worker is dead, or cannot stop them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import settle_claimed
-from pgwerk._core.outcome import Lost, Report
+from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
 from pgwerk._core.statements import closing, upkeep, workers
 from pgwerk._core.statements.workers import LostClaim
 
 BATCH = 500
+
+Begun: TypeAlias = Mapping[tuple[str, int], bool]
+"""The jobs (id, claim) of a worker whose handlers had begun, and whether each was past its own timeout."""
 
 
 @dataclass
@@ -26,7 +31,9 @@ class Recovered:
 
 
 @operation(repeatable=True)
-def recover_lost(live: float, *, seen: float | None = math.inf, pass_over: bool = False) -> Steps[Recovered]:
+def recover_lost(
+    live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.inf, pass_over: bool = False
+) -> Steps[Recovered]:
     """Recover the jobs of workers that were not heard of in time.
 
     *seen*: for how long the caller has been there to hear them; None of one that has just come. *pass_over*: leave
@@ -36,30 +43,43 @@ def recover_lost(live: float, *, seen: float | None = math.inf, pass_over: bool 
     dead, lost, overdue = yield from together(
         workers.bury([], live, seen or 0.0), workers.lost_claims(live, 100, seen or 0.0), upkeep.overdue(BATCH, seen)
     )
-    jobs = yield from _recover(lost, "worker lost: it was not heard of in time", pass_over=pass_over)
+    jobs = yield from _recover(lost, "worker lost: it was not heard of in time", None, max_lost, pass_over=pass_over)
     return Recovered(jobs, dead, bool(overdue))
 
 
 @operation(repeatable=True)
-def recover_worker(worker: str, reason: str) -> Steps[Recovered]:
-    """Recover the jobs of a worker that is known to be dead, at once."""
+def recover_worker(worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST) -> Steps[Recovered]:
+    """Recover the jobs of a worker that is known to be dead, at once. *begun*: None when nobody knows."""
     dead = yield from workers.bury([worker])
     lost = yield from workers.claims_of(worker)
-    return Recovered((yield from _recover(lost, f"worker lost: {reason}")), dead)
+    return Recovered((yield from _recover(lost, f"worker lost: {reason}", begun, max_lost)), dead)
 
 
-def _recover(lost: Sequence[LostClaim], reason: str, *, pass_over: bool = False) -> Steps[list[str]]:
+def _recover(
+    lost: Sequence[LostClaim], reason: str, begun: Begun | None, max_lost: int, *, pass_over: bool = False
+) -> Steps[list[str]]:
     recovered: list[str] = []
     if not lost:
         return recovered
     ids = [id_ for claim in lost for id_ in claim.job_ids]
     locked = set((yield from closing.locked(ids)) if pass_over else ())
     for claim in lost:
-        reports = [Report(id_, claim.id, Lost(reason)) for id_ in sorted(claim.job_ids) if id_ not in locked]
+        reports = [
+            Report(id_, claim.id, _end(id_, claim.id, reason, begun))
+            for id_ in sorted(claim.job_ids)
+            if id_ not in locked
+        ]
         if reports:
-            recovered += yield from settle_claimed(reports, claim.worker)
+            recovered += yield from settle_claimed(reports, claim.worker, max_lost=max_lost)
     yield from closing.retire([claim.id for claim in lost if locked.isdisjoint(claim.job_ids)])
     return recovered
+
+
+def _end(job_id: str, claim: int, reason: str, begun: Begun | None) -> Outcome:
+    if begun is None:
+        return Lost(reason)
+    overdue = begun.get((job_id, claim))
+    return Overdue(reason, begun=True) if overdue else Lost(reason, begun=overdue is not None)
 
 
 @operation(repeatable=True)
@@ -67,16 +87,16 @@ def recover_overdue(*, seen: float | None = None, pass_over: bool = False) -> St
     """Recover running jobs past their own heartbeat deadline, or past their timeout and a grace."""
     found = yield from upkeep.overdue(BATCH, seen)
     locked = (yield from closing.locked([id_ for id_, _, _ in found])) if found and pass_over else []
-    reports = [Report(id_, claim, Lost(reason)) for id_, claim, reason in sorted(found) if id_ not in locked]
+    reports = [Report(id_, claim, Overdue(reason)) for id_, claim, reason in sorted(found) if id_ not in locked]
     return list((yield from settle_claimed(reports, None))) if reports else []
 
 
 @operation(repeatable=True)
 def recover_unclaimed(stuck: float) -> Steps[list[str]]:
-    """Recover active rows that no worker claimed."""
+    """Recover active rows that no worker claimed, by their own deadlines or after *stuck* seconds."""
     found = yield from upkeep.unclaimed(stuck, BATCH)
     if not found:
         return []
-    yield from upkeep.adopt([id_ for id_, _ in found])
-    reports = [Report(id_, claim, Lost("worker lost: nobody holds it")) for id_, claim in sorted(found)]
+    yield from upkeep.adopt([id_ for id_, _, _ in found])
+    reports = [Report(id_, claim, Overdue(reason, begun=True)) for id_, claim, reason in sorted(found)]
     return list((yield from settle_claimed(reports, None)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from pgwerk._core.job import Job, JobStatus
-from pgwerk._core.lifecycle import Verdict, decide
+from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Orphaned, Outcome, Report
 from pgwerk._core.statements import closing, settling
@@ -16,23 +16,29 @@ Settled: TypeAlias = "dict[str, Verdict]"
 """What was written, by job id; a job that is not in it was lost before."""
 
 CALLBACK_ATTEMPTS = 5
-"""One whose worker dies runs again; one that raises does not (`no_retry`)."""
+"""One whose process dies runs again; one that raises does not (`no_retry`)."""
+CALLBACK_LOSSES = CALLBACK_ATTEMPTS - 1
+"""The same for losses, whatever holds for the jobs of the app: it runs late rather than never."""
 
 
 @operation(repeatable=True)
-def settle(reports: Sequence[Report], worker: str | None, draw: float = 0.0) -> Steps[Settled]:
+def settle(
+    reports: Sequence[Report], worker: str | None, draw: float = 0.0, max_lost: int = MAX_LOST
+) -> Steps[Settled]:
     """Write outcomes of claimed jobs with all that follows from them.
 
     Reports about a claim that a job no longer has change nothing.
     """
-    return (yield from settle_claimed(reports, worker, draw))
+    return (yield from settle_claimed(reports, worker, draw, max_lost))
 
 
-def settle_claimed(reports: Sequence[Report], worker: str | None, draw: float = 0.0) -> Steps[Settled]:
+def settle_claimed(
+    reports: Sequence[Report], worker: str | None, draw: float = 0.0, max_lost: int = MAX_LOST
+) -> Steps[Settled]:
     """The steps of `settle`, inside a transaction of somebody else's."""
     by_id = {report.job_id: report for report in reports}
     jobs = yield from settling.lock_claimed([(r.job_id, r.claim) for r in reports])
-    verdicts = {job.id: decide(job, by_id[job.id].outcome, draw) for job in jobs}
+    verdicts = {job.id: decide(job, by_id[job.id].outcome, draw, max_lost) for job in jobs}
     if not verdicts:
         return {}
     entries = [(by_id[id_], verdict) for id_, verdict in verdicts.items()]
@@ -125,6 +131,7 @@ def callback_job(job: Job, verdict: Verdict) -> NewJob:
         "callback_of": job.id,
         "callback_kind": verdict.callback.kind,
         "max_attempts": CALLBACK_ATTEMPTS,
+        "max_lost": CALLBACK_LOSSES,
         "no_retry": '["builtins.BaseException"]',
     }
     if verdict.callback.timeout is not None:

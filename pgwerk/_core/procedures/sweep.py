@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Operation, Procedure, R, ask
 from pgwerk._core.operations.recover import (
+    Begun,
     recover_lost,
     recover_overdue,
     recover_unclaimed,
@@ -37,14 +39,14 @@ class Swept:
     next_due: float | None = None
 
 
-def recover(live: float, *, seen: float | None = math.inf) -> Procedure[Swept]:
+def recover(live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.inf) -> Procedure[Swept]:
     """Recover the jobs of dead workers, and those that ran past their own deadlines.
 
     *seen*: see `recover_lost`.
     """
     swept = Swept()
     while True:
-        lost = yield from _unless_locked(lambda pass_over: recover_lost(live, seen=seen, pass_over=pass_over))
+        lost = yield from _unless_locked(lambda pass_over: recover_lost(live, max_lost, seen=seen, pass_over=pass_over))
         swept.recovered += lost.jobs
         swept.lost_workers += lost.workers
         if not lost.jobs:
@@ -64,9 +66,11 @@ def _unless_locked(make: Callable[[bool], Operation[R]]) -> Procedure[R]:
     return (yield from ask(make(True)))
 
 
-def recover_dead(worker: str, reason: str) -> Procedure[list[str]]:
-    """Recover the jobs of one worker that is known to be dead."""
-    recovered = yield from ask(recover_worker(worker, reason))
+def recover_dead(
+    worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST
+) -> Procedure[list[str]]:
+    """Recover the jobs of one worker that is known to be dead. *begun*: None when nobody knows."""
+    recovered = yield from ask(recover_worker(worker, reason, begun, max_lost))
     return recovered.jobs
 
 
@@ -80,13 +84,15 @@ def promote_due() -> Procedure[upkeep.Promoted]:
             return upkeep.Promoted(total, promoted.next_due)
 
 
-def sweep(live: float, stuck: float | None, *, seen: float | None = math.inf) -> Procedure[Swept]:
+def sweep(
+    live: float, stuck: float | None, max_lost: int = MAX_LOST, *, seen: float | None = math.inf
+) -> Procedure[Swept]:
     """Do all there is to do. Any number of processes may sweep at once.
 
-    *stuck*: also look for active rows that no worker claimed since so many seconds. It reads every runnable job, so
-    that workers do it rarely. *seen*: see `recover_lost`.
+    *stuck*: also look for active rows that no worker claimed, at the latest after so many seconds. It reads every
+    runnable job, so that workers do it rarely. *seen*: see `recover_lost`.
     """
-    swept = yield from recover(live, seen=seen)
+    swept = yield from recover(live, max_lost, seen=seen)
     if stuck is not None:
         swept.recovered += yield from ask(recover_unclaimed(stuck))
     promoted = yield from promote_due()

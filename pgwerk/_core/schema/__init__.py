@@ -35,5 +35,5 @@ def latest() -> int:
     return migrations()[-1].version
 
 
-OLDEST_USABLE = 1
+OLDEST_USABLE = 2
 """The oldest version of the schema that this code still runs on."""

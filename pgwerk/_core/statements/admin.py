@@ -7,13 +7,19 @@ from pgwerk._core.operation import Statement, column, found, nothing
 
 
 def requeue(ids: Sequence[str]) -> Statement[list[str]]:
-    """Queue failed or aborted jobs again; attempts stay, and the budget is extended by them."""
+    """Queue failed or aborted jobs again; attempts stay, and as many more are allowed as there were at first.
+
+    So are losses and interruptions.
+    """
     return Statement(
         """
         with requeued as (
             update {jobs}
             set status = 'queued',
-                max_attempts = max_attempts + attempts,
+                max_attempts = least(attempts::bigint + coalesce(budget, max_attempts), 2147483647),
+                budget = coalesce(budget, max_attempts),
+                lost = null,
+                interrupted = null,
                 scheduled_at = now(),
                 completed_at = null,
                 started_at = null,

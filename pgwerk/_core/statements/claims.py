@@ -48,6 +48,17 @@ class Claimed:
         return None if self.plain else self.job.callback_of
 
     @property
+    def watched(self) -> bool:
+        """Whether its beginning has to be written down, so that the death of its worker leaves no doubt.
+
+        A job with a heartbeat is taken from whoever does not renew it, dead or not: in doubt it would be charged.
+        """
+        if self.bare:
+            return False
+        job = self.job
+        return job.watched is not None or job.lost > 0 or job.max_lost == 0 or job.heartbeat_secs is not None
+
+    @property
     def heartbeat_secs(self) -> float | None:
         """How often the job must be renewed, if it must."""
         return None if self.bare else self.job.heartbeat_secs
@@ -100,7 +111,8 @@ _CLAIMED_LIST = """
        j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
        case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.result_ttl, j.failure_ttl,
                      j.retry_intervals, j.no_retry, j.on_success, j.on_failure, j.on_stopped,
-                     j.callback_of, j.repeat_remaining, j.schedule_name) is null
+                     j.callback_of, j.repeat_remaining, j.schedule_name,
+                     j.lost, j.max_lost, j.watched, j.interrupted) is null
                  and j.failure_mode = 'hold'
             then null
             else (to_jsonb(j) - '{payload,result,error}'::text[])::text
@@ -251,7 +263,7 @@ def claim(
 
 
 def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
-    """Claim one job that has not started, whenever it is due, for a run outside of any worker."""
+    """Claim one job that has not started, whenever it is due, for a run outside of any worker, which begins at once."""
 
     def read(rows: Rows) -> Claimed | None:
         return _read_claimed((*rows[0][:9], *map(moment, rows[0][-3:]), rows[0][12])) if rows else None
@@ -267,6 +279,7 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
             set status = 'active',
                 attempts = j.attempts + 1,
                 claim_id = claim.id,
+                watched = claim.id,
                 worker_id = %(worker)s,
                 started_at = now(),
                 touched_at = now(),

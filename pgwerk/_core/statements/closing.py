@@ -14,8 +14,8 @@ _VERDICTS = """
     from unnest(%(ids)s::uuid[], %(claims)s::bigint[], %(results)s::text[],
                 %(began)s::double precision[], %(ended)s::double precision[],
                 %(statuses)s::text[], %(executions)s::text[], %(errors)s::text[], %(delays)s::double precision[],
-                %(uncounts)s::boolean[], %(keeps)s::double precision[])
-         as t(id, claim, result, began, ended, status, execution, error, delay, uncount, keep)
+                %(uncounts)s::boolean[], %(keeps)s::double precision[], %(marks)s::text[])
+         as t(id, claim, result, began, ended, status, execution, error, delay, uncount, keep, mark)
 """
 # Most batches: every job is complete, without a result.
 _ALL_DONE = """
@@ -32,8 +32,7 @@ ${verdicts}
     update {jobs} j
     set status = v.status,
         result = v.result::jsonb,
-        error = case when v.uncount then j.error else v.error end,
-        attempts = j.attempts - v.uncount::integer,
+        ${marks}attempts = j.attempts - v.uncount::integer,
         worker_id = null,
         progress = case when v.delay is null then j.progress end,
         started_at = case when v.delay is null then now() - v.began * interval '1 second' end,
@@ -43,6 +42,7 @@ ${verdicts}
         expires_at = case when v.delay is null then now() + v.keep * interval '1 second'
                           -- Given back before its first start: its ttl goes on.
                           when v.uncount and v.execution is null and j.attempts = 1
+                               and coalesce(j.lost, j.interrupted, j.watched) is null
                           then greatest(j.scheduled_at, j.enqueued_at) + j.ttl * interval '1 second' end
     from verdict v
     where j.id = v.id
@@ -79,8 +79,16 @@ from closed c
 """
 
 
-_CLOSE_ANY = _CLOSE.replace("${verdicts}", _VERDICTS)
-_CLOSE_DONE = _CLOSE.replace("${verdicts}", _ALL_DONE)
+# A job that is given back keeps the error of its last attempt; a loss is one more reason.
+_MARKS = """error = case when v.uncount and v.mark is distinct from 'lost' and v.mark is distinct from 'doubt'
+                     then j.error else v.error end,
+        lost = case when v.mark = 'lost' then least(coalesce(j.lost, 0), 2147483646) + 1 else j.lost end,
+        watched = case when v.mark in ('lost', 'doubt') then coalesce(j.watched, 0) else j.watched end,
+        interrupted = case when v.mark = 'interrupted' then least(coalesce(j.interrupted, 0), 2147483646) + 1
+                           else j.interrupted end,
+        """
+_CLOSE_ANY = _CLOSE.replace("${verdicts}", _VERDICTS).replace("${marks}", _MARKS)
+_CLOSE_DONE = _CLOSE.replace("${verdicts}", _ALL_DONE).replace("${marks}", "error = null,\n        ")
 
 
 def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
@@ -111,6 +119,7 @@ def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whol
         "delays": [verdict.delay for verdict in verdicts],
         "uncounts": [verdict.uncount for verdict in verdicts],
         "keeps": [verdict.keep for verdict in verdicts],
+        "marks": [verdict.mark.value if verdict.mark else None for verdict in verdicts],
     }
     return Statement(_CLOSE_ANY, params, read, repeatable=True)
 
@@ -257,6 +266,26 @@ def touch(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
         where j.id = t.id
           and j.claim_id = t.claim  -- the fence
           and j.status in ('active', 'aborting')
+        returning j.id::text
+        """,
+        {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
+        column,
+        repeatable=True,
+    )
+
+
+def begin(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
+    """Write down that these jobs (id, claim) begin now; the ids of those that may come back."""
+    return Statement(
+        """
+        update {jobs} j
+        set watched = t.claim,
+            started_at = now(),
+            touched_at = now()
+        from unnest(%(ids)s::uuid[], %(claims)s::bigint[]) as t(id, claim)
+        where j.id = t.id
+          and j.claim_id = t.claim  -- the fence
+          and j.status = 'active'
         returning j.id::text
         """,
         {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},

@@ -14,6 +14,7 @@ INSERTED = {
     "queue": "text",
     "priority": "smallint",
     "max_attempts": "integer",
+    "max_lost": "integer",
     "payload": "jsonb",
     "meta": "jsonb",
     "timeout_secs": "double precision",
@@ -53,6 +54,7 @@ SELECTED = (
     "on_success", "on_success_timeout", "on_failure", "on_failure_timeout",
     "on_stopped", "on_stopped_timeout", "callback_of", "callback_kind",
     "repeat_remaining", "repeat_interval_secs", "repeat_intervals", "schedule_name",
+    "lost", "max_lost", "watched", "interrupted",
 )  # fmt: skip
 """What a `Job` is read from, in this order."""
 
@@ -90,6 +92,7 @@ def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
     values: dict[str, Any] = dict(zip(SELECTED, row, strict=True))
     values["status"] = JobStatus(values["status"])
     values["failure_mode"] = FailureMode(values["failure_mode"])
+    values["lost"], values["interrupted"] = values["lost"] or 0, values["interrupted"] or 0
     for name in ("payload", "result"):
         if values[name] is not None:
             values[name] = decode(values[name])

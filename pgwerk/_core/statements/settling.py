@@ -152,7 +152,7 @@ def take_keys(ids: Sequence[str]) -> Statement[None]:
 
 
 _COPIED = (
-    "function", "queue", "priority", "max_attempts", "payload", "meta", "timeout_secs",
+    "function", "queue", "priority", "max_lost", "payload", "meta", "timeout_secs",
     "heartbeat_secs", "group_key", "group_limit", "ttl", "result_ttl", "failure_ttl", "failure_mode",
     "retry_intervals", "no_retry", "on_success", "on_success_timeout", "on_failure",
     "on_failure_timeout", "on_stopped", "on_stopped_timeout", "repeat_interval_secs",
@@ -166,8 +166,9 @@ def repeat(jobs: Sequence[tuple[Job, float]]) -> Statement[None]:
     return Statement(
         f"""
         with new as (
-            insert into {{jobs}} ({names}, key, repeat_remaining, status, scheduled_at, expires_at)
-            select {", ".join(f"j.{name}" for name in _COPIED)}, t.key, j.repeat_remaining - 1,
+            insert into {{jobs}} ({names}, max_attempts, key, repeat_remaining, status, scheduled_at, expires_at)
+            select {", ".join(f"j.{name}" for name in _COPIED)}, coalesce(j.budget, j.max_attempts),
+                   t.key, j.repeat_remaining - 1,
                    case when t.delay > 0 then 'scheduled' else 'queued' end,
                    now() + t.delay * interval '1 second',
                    now() + (t.delay + j.ttl) * interval '1 second'

@@ -93,20 +93,37 @@ def overdue(limit: int, seen: float | None = None) -> Statement[list[tuple[str, 
     )
 
 
-def unclaimed(stuck: float, limit: int) -> Statement[list[tuple[str, int]]]:
-    """Find active jobs (id, claim) for *stuck* seconds that no claim knows: rows that somebody edited."""
+def unclaimed(stuck: float, limit: int) -> Statement[list[tuple[str, int, str]]]:
+    """Find active jobs (id, claim, reason) that no claim knows: rows that somebody edited.
+
+    They are past their own heartbeat deadline, past their timeout and a grace, or active for *stuck* seconds.
+    """
     return Statement(
         """
-        select j.id::text, coalesce(j.claim_id, 0)
+        select j.id::text, coalesce(j.claim_id, 0),
+               case when d.beat < now()
+                    then 'worker lost: nobody holds it, and it was not renewed for ' || j.heartbeat_secs || ' s'
+                    when d.stop < now()
+                    then 'timed out after ' || j.timeout_secs || ' s, and nobody holds it'
+                    else 'worker lost: nobody holds it'
+               end
         from {jobs} j
+        cross join lateral (
+            select coalesce(j.touched_at, j.started_at, j.scheduled_at)
+                       + j.heartbeat_secs * interval '1 second' as beat,
+                   coalesce(j.started_at, j.scheduled_at)
+                       + (j.timeout_secs + %(grace)s) * interval '1 second' as stop
+        ) d
         where j.lane = 'ready'
           and j.status <> 'queued'
-          and coalesce(j.started_at, j.scheduled_at) < now() - %(stuck)s * interval '1 second'
+          and (d.beat < now()
+               or d.stop < now()
+               or coalesce(j.started_at, j.scheduled_at) < now() - %(stuck)s * interval '1 second')
           and not exists (select from {claims} c where c.id = j.claim_id and j.id = any(c.job_ids))
         limit %(limit)s
         """,
-        {"stuck": stuck, "limit": limit},
-        lambda rows: [(row[0], row[1]) for row in rows],
+        {"stuck": stuck, "grace": OVERDUE_GRACE, "limit": limit},
+        lambda rows: [(row[0], row[1], row[2]) for row in rows],
         repeatable=True,
     )
 
