@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from pgwerk._core.agenda import Agenda, Duty
+from pgwerk._core.ids import normal_id
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
@@ -164,7 +165,7 @@ class Duties:
         elif kind == "a":
             if rest == self._coordinator.identity.id:
                 agenda.do(Duty.ABORTS, now)
-        elif kind == "w" and self._coordinator.session.run(release_waiting([rest])):
+        elif kind == "w" and self._coordinator.session.run(release_waiting(ids_in(rest))):
             agenda.notified()
 
     # Heartbeats of jobs -----------------------------------------------------------
@@ -182,6 +183,11 @@ class Duties:
         if beating:
             _ = self._coordinator.session.run(closing.touch([(one.id, one.claim) for one in beating]))
             self.touch_within(min(one.heartbeat_secs or math.inf for one in beating), now)
+
+
+def ids_in(text: str) -> list[str]:
+    """The ids that a notification names; whatever else is in it came from somebody else."""
+    return [found for part in text.split(",") if (found := normal_id(part)) is not None]
 
 
 def _seconds(text: str) -> float | None:

@@ -111,107 +111,124 @@ def adopt(ids: Sequence[str]) -> Statement[None]:
     )
 
 
-def settled_claims() -> Statement[int]:
+def settled_claims(limit: int) -> Statement[int]:
     """Forget claims none of whose jobs is active under them any more (left by workers that died after a settle)."""
     return Statement(
         """
-        delete from {claims} c
-        where c.claimed_at < now() - interval '1 minute'
-          and not exists (
-              select from {jobs} j
-              where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting')
-              offset 0)  -- see overdue
-        returning c.id
+        delete from {claims}
+        where id = any (array(
+            select c.id from {claims} c
+            where c.claimed_at < now() - interval '1 minute'
+              and not exists (
+                  select from {jobs} j
+                  where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting')
+                  offset 0)  -- see overdue
+            limit %(limit)s))
+        returning id
         """,
-        {},
+        {"limit": limit},
         count,
         repeatable=True,
     )
 
 
-def expired(limit: int) -> Statement[list[str]]:
-    """Find jobs that were not started within their ttl."""
+class Past(NamedTuple):
+    """A job whose time is over: its ttl when it has not started, its retention when it has ended."""
+
+    id: str
+    expires_at: str
+    started: bool
+
+
+LONG_AGO = "-infinity"
+
+
+def past(expires_at: str, id_: str, limit: int) -> Statement[list[Past]]:
+    """Read on in the index of those whose time is over, from this place.
+
+    Whatever they are, and whether or not something can be done about them: each step reads no more than *limit*.
+    """
     return Statement(
         """
-        select id::text from {jobs}
+        select id::text, expires_at::text, status not in ('queued', 'scheduled', 'waiting')
+        from {jobs}
         where expires_at is not null
           and expires_at < now()
-          and status in ('queued', 'scheduled', 'waiting')
-        order by expires_at
+          and (expires_at, id) > (%(expires_at)s::timestamptz, %(id)s::uuid)
+        order by expires_at, id
         limit %(limit)s
         """,
-        {"limit": limit},
-        column,
+        {"expires_at": expires_at, "id": id_, "limit": limit},
+        lambda rows: [Past(*row) for row in rows],
         repeatable=True,
     )
 
 
-def outlived(limit: int) -> Statement[list[str]]:
-    """Find ended jobs past their retention, whose callbacks have ended too."""
+def waiting(after: str, limit: int) -> Statement[list[tuple[str, bool]]]:
+    """Read on among waiting jobs, by id from *after*: (id, whether nothing holds it back any more)."""
     return Statement(
         """
-        select j.id::text from {jobs} j
-        where j.expires_at is not null
-          and j.expires_at < now()
-          and j.status in ('complete', 'failed', 'aborted')
-          and not exists (
-              select from {jobs} c
-              where c.callback_of = j.id and c.status not in ('complete', 'failed', 'aborted'))
-        order by j.expires_at
-        limit %(limit)s
-        """,
-        {"limit": limit},
-        column,
-        repeatable=True,
-    )
-
-
-def stranded(after: str, limit: int) -> Statement[list[str]]:
-    """Find waiting jobs, by id from *after*, that nothing holds back any more."""
-    return Statement(
-        """
-        select w.id::text
-        from (select id from {jobs} where lane = 'waiting' and id > %(after)s::uuid order by id) w
-        where not exists (
-                  select from {job_deps} d
-                  join {jobs} p on p.id = d.depends_on
-                  where d.job_id = w.id and not d.satisfied
-                    and p.status not in ('complete', 'failed', 'aborted'))
-           or exists (
-                  select from {job_deps} d
-                  join {jobs} p on p.id = d.depends_on
-                  where d.job_id = w.id and not d.satisfied and not d.allow_failure
-                    and p.status in ('failed', 'aborted'))
+        select w.id::text, not coalesce(e.open, false) or coalesce(e.hopeless, false)
+        from (
+            select id from {jobs} where lane = 'waiting' and id > %(after)s::uuid order by id limit %(limit)s
+        ) w
+        cross join lateral (
+            select bool_or(p.status not in ('complete', 'failed', 'aborted')) as open,
+                   bool_or(p.status in ('failed', 'aborted') and not d.allow_failure) as hopeless
+            from (select * from {job_deps} d where d.job_id = w.id and not d.satisfied offset 0) d  -- see overdue
+            cross join lateral (select p.status from {jobs} p where p.id = d.depends_on offset 0) p
+        ) e
         order by w.id
-        limit %(limit)s
         """,
         {"after": after, "limit": limit},
-        column,
+        lambda rows: [(row[0], row[1]) for row in rows],
         repeatable=True,
     )
 
 
-def leaked_permits() -> Statement[list[str]]:
+def leaked_permits(limit: int) -> Statement[list[str]]:
     """Give back permits whose job is not active; the keys that were freed come back."""
     return Statement(
         """
         delete from {permits} p
-        where not exists (
-            select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting')
-            offset 0)  -- see overdue
+        using (
+            select p.key, p.slot, p.job_id from {permits} p
+            where not exists (
+                select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting')
+                offset 0)  -- see overdue
+            limit %(limit)s) leaked
+        where p.key = leaked.key
+          and p.slot = leaked.slot
+          and p.job_id = leaked.job_id  -- somebody else's by now
         returning p.key
         """,
-        {},
+        {"limit": limit},
         column,
         repeatable=True,
     )
 
 
-def blocked_groups() -> Statement[list[str]]:
-    """Find groups with blocked members."""
+def blocked_groups(after: str, limit: int) -> Statement[list[str]]:
+    """Name groups with blocked members, in order from *after*, with one step through the index for each."""
     return Statement(
-        "select distinct group_key from {jobs} where lane = 'blocked'",
-        {},
+        """
+        with recursive found(key) as (
+            (select group_key from {jobs}
+             where lane = 'blocked' and group_key > %(after)s
+             order by group_key
+             limit 1)
+            union all
+            select n.group_key
+            from found f
+            cross join lateral (
+                select j.group_key from {jobs} j
+                where j.lane = 'blocked' and j.group_key > f.key
+                order by j.group_key
+                limit 1) n
+        )
+        select key from found limit %(limit)s
+        """,
+        {"after": after, "limit": limit},
         column,
         repeatable=True,
     )
