@@ -1,13 +1,17 @@
 """What both executors share about psycopg: how to connect, how to read its errors, how to send SQL."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
-from psycopg.adapt import Buffer, Dumper
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader, Transformer
+from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 from psycopg.types.json import JsonbLoader
 
+from pgwerk._core import lenient
 from pgwerk._core.operation import Statement
 from pgwerk._core.statements.arrays import Packed
 from pgwerk._names import Names
@@ -136,6 +140,55 @@ def read_json(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
 _JSONB = psycopg.adapters.types["jsonb"].oid
 
 
+def read_leniently(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:
+    """Read the rows of a result in which psycopg found a value that Python has not: the nearest stands for it."""
+    adapters = AdaptersMap(cursor.adapters)
+    adapters.register_loader("timestamptz", _LenientTime)
+    adapters.register_loader("timestamptz", _LenientBinaryTime)
+    adapters.register_loader("jsonb", _LenientJson)
+    adapters.register_loader("jsonb", _LenientBinaryJson)
+    transformer = Transformer(_Adapting(adapters, cursor.connection))
+    transformer.set_pgresult(cursor.pgresult)
+    return transformer.load_rows(0, cursor.pgresult.ntuples if cursor.pgresult else 0, tuple)
+
+
+@dataclass(frozen=True)
+class _Adapting:
+    """What a transformer has to be told."""
+
+    adapters: AdaptersMap
+    connection: Any
+
+
+class _LenientTime(TimestamptzLoader):
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return lenient.moment(bytes(data).decode())
+
+
+class _LenientBinaryTime(TimestamptzBinaryLoader):
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return lenient.EARLIEST if bytes(data)[0] & 0x80 else lenient.LATEST
+
+
+class _LenientJson(Loader):
+    def load(self, data: Buffer) -> Any:
+        return lenient.loads(bytes(data).decode())
+
+
+class _LenientBinaryJson(Loader):
+    format = pq.Format.BINARY
+
+    def load(self, data: Buffer) -> Any:
+        # Behind the number of the format.
+        return lenient.loads(bytes(data)[1:].decode())
+
+
 class _PackedDumper(Dumper):
     """Sends what is packed as it is; its type is that of the cast around the parameter."""
 
@@ -155,6 +208,10 @@ def all_in_use(size: int, where: str) -> str:
         f"all {size} connections of this process to Postgres at {where} were in use for "
         f"{POOL_TIMEOUT:g} s; raise WerkConfig(pool_size=…) or look for calls that hang"
     )
+
+
+UNREADABLE = (psycopg.DataError, ValueError, RecursionError)
+"""What psycopg's loaders raise for a value that Postgres has and Python has not."""
 
 
 def no_records(error: psycopg.Error) -> bool:

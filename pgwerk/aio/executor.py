@@ -20,6 +20,7 @@ from pgwerk._psycopg import (
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
+    UNREADABLE,
     Renderer,
     all_in_use,
     connection_string,
@@ -27,6 +28,7 @@ from pgwerk._psycopg import (
     lost,
     no_records,
     read_json,
+    read_leniently,
     shown_dsn,
     translated,
 )
@@ -220,7 +222,12 @@ class Executor:
     async def _fetch(cursor: AsyncCursor[Any]) -> Rows:
         # Not `description`, which describes every column.
         result = cursor.pgresult
-        return await cursor.fetchall() if result is not None and result.nfields else []
+        if result is None or not result.nfields:
+            return []
+        try:
+            return await cursor.fetchall()
+        except UNREADABLE:
+            return read_leniently(cursor)
 
     @staticmethod
     async def _await(cursor: AsyncCursor[Any]) -> Rows:
@@ -231,6 +238,10 @@ class Executor:
             if no_records(error):
                 return []
             raise
+        except UNREADABLE:
+            if cursor.pgresult is None or cursor.pgresult.status != pq.ExecStatus.TUPLES_OK:
+                raise
+            return read_leniently(cursor)
 
 
 async def _unhurt(connection: AsyncConnection[Any], pipelined: Coroutine[Any, Any, T]) -> T:

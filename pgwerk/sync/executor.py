@@ -22,6 +22,7 @@ from pgwerk._psycopg import (
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
+    UNREADABLE,
     Renderer,
     all_in_use,
     connection_string,
@@ -29,6 +30,7 @@ from pgwerk._psycopg import (
     lost,
     no_records,
     read_json,
+    read_leniently,
     shown_dsn,
     translated,
 )
@@ -213,7 +215,12 @@ class Executor:
     def _fetch(cursor: Cursor[Any]) -> Rows:
         # Not `description`, which describes every column.
         result = cursor.pgresult
-        return cursor.fetchall() if result is not None and result.nfields else []
+        if result is None or not result.nfields:
+            return []
+        try:
+            return cursor.fetchall()
+        except UNREADABLE:
+            return read_leniently(cursor)
 
     @staticmethod
     def _await(cursor: Cursor[Any]) -> Rows:
@@ -224,6 +231,10 @@ class Executor:
             if no_records(error):
                 return []
             raise
+        except UNREADABLE:
+            if cursor.pgresult is None or cursor.pgresult.status != pq.ExecStatus.TUPLES_OK:
+                raise
+            return read_leniently(cursor)
 
 
 class _Lease:

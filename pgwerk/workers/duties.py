@@ -124,6 +124,7 @@ class Duties:
         if swept.recovered:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
             self._coordinator.agenda.notified()
+        _tell_refused(swept)
         if swept.lost_workers:
             # To know when the next one counts as dead.
             _ = self._beat()
@@ -140,6 +141,7 @@ class Duties:
             self._thorough_at = monotonic() + self._stuck / 4
         steps = sweep.sweep(self._liveness, self._stuck if thorough else None)
         swept = self._coordinator.session.perform(steps)
+        _tell_refused(swept)
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 
@@ -183,6 +185,11 @@ class Duties:
         if beating:
             _ = self._coordinator.session.run(closing.touch([(one.id, one.claim) for one in beating]))
             self.touch_within(min(one.heartbeat_secs or math.inf for one in beating), now)
+
+
+def _tell_refused(swept: sweep.Swept) -> None:
+    for job_id, reason in swept.refused:
+        logger.error("job %s could not be looked after: %s", job_id, reason)
 
 
 def ids_in(text: str) -> list[str]:

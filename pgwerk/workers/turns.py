@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.cursor import Cursor
-from pgwerk._core.job import DequeueStrategy, reason_of
+from pgwerk._core.job import DequeueStrategy, JobStatus, reason_of
 from pgwerk._core.lifecycle import DONE, Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
+from pgwerk._core.procedures.isolate import refuses_a_value, unclaimable
 from pgwerk._core.statements.claims import Claim, Claimed
+from pgwerk._core.statements.upkeep import give_up
 from pgwerk._runs import monotonic
-from pgwerk.errors import DatabaseError, SerializationError, WerkError
+from pgwerk.errors import WerkError
 from pgwerk.workers.crew import Finished
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.ledger import Ledger
@@ -116,9 +118,13 @@ class Turns:
             answer = self._session.run(turn(ask), self.begin)
         except WerkError as error:
             self.begin()
-            if not entries or not _refuses_the_value(error):
+            if not refuses_a_value(error):
                 self.unsettled = finished
                 raise
+            if not entries:
+                self.unsettled = finished
+                self._isolate(ask, error)
+                return True
             # One of them cannot be written: find it, and do not let it hold up the others.
             logger.warning("a batch of outcomes was refused, writing them one by one: %s", error)
             self._one_by_one(finished)
@@ -140,6 +146,15 @@ class Turns:
             _ = self._session.run(release_waiting(answer.late))
             self._agenda.notified()
         return True
+
+    def _isolate(self, ask: Turn, error: WerkError) -> None:
+        """Give up the jobs that cannot be claimed; raises *error* when that is not the reason."""
+        refused = self._session.perform(unclaimable(self._identity.queues, ask.count)) if ask.count else []
+        if not refused:
+            raise error
+        for job_id, reason in refused:
+            logger.error("job %s could not be claimed: %s", job_id, reason)
+        self._cursor.reset()
 
     def begin(self) -> None:
         """Start what the last turn claimed, if that has not been done."""
@@ -211,7 +226,7 @@ class Turns:
         try:
             verdicts = self._session.run(settle(reports, self._identity.id, random.random()))
         except WerkError as error:
-            if not _refuses_the_value(error):
+            if not refuses_a_value(error):
                 self.unsettled = [*finished, *self.unsettled]
                 raise
             if len(finished) > 1:
@@ -246,9 +261,14 @@ class Turns:
         report = Report(job.id, one.claimed.claim, Failed(reason, final=True))
         try:
             return self._session.run(settle([report], self._identity.id))
-        except WerkError:
+        except WerkError as again:
             self.unsettled = [one, *self.unsettled]
-            raise
+            if not refuses_a_value(again):
+                raise
+            # Something else in the row: at least it does not stay active for ever.
+            _ = self._session.run(give_up(job.id, reason, one.claimed.claim))
+            self.unsettled = self.unsettled[1:]
+            return {job.id: Verdict(JobStatus.FAILED)}
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
@@ -276,14 +296,6 @@ def _divided(finished: list[Finished], ids: Sequence[str]) -> tuple[list[Finishe
     chosen = set(ids)
     inside = [one for one in finished if one.claimed.id in chosen]
     return inside, [one for one in finished if one.claimed.id not in chosen]
-
-
-def _refuses_the_value(error: WerkError) -> bool:
-    """Whether it is this outcome that Postgres will never take; anything else may pass, and is tried again."""
-    if isinstance(error, DatabaseError):
-        # psycopg itself, or a constraint or a trigger of the installation's own.
-        return error.sqlstate is None or error.sqlstate[:2] in ("23", "P0")
-    return isinstance(error, SerializationError)
 
 
 def _report(one: Finished, now: float) -> Report:

@@ -15,7 +15,8 @@ from pgwerk._core.cursor import Range
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
-from pgwerk._core.statements import claims, closing, queries, settling, upkeep, workers
+from pgwerk._core.procedures.bulk import LAST_ID
+from pgwerk._core.statements import admin, claims, closing, queries, settling, upkeep, workers
 from pgwerk._core.statements.enqueue import insert
 from pgwerk._names import Names
 from pgwerk._psycopg import Renderer
@@ -205,6 +206,12 @@ def test_a_sweep_reads_on_in_steps(scale: Scale) -> None:
         check(scale, upkeep.past(upkeep.LONG_AGO, NO_ID, 500))
         check(scale, upkeep.waiting(NO_ID, 500))
         check(scale, upkeep.blocked_groups("", 500))
+
+
+def test_bulk_procedures_read_on_by_id(scale: Scale) -> None:
+    check(scale, admin.requeueable(None, None, 1e11, NO_ID, 500))
+    check(scale, admin.cancellable(None, LAST_ID, 500))
+    check(scale, admin.purgeable(["complete", "failed", "aborted"], 0.0, NO_ID, 500))
 
 
 def test_groups_are_readied_by_their_key(scale: Scale) -> None:

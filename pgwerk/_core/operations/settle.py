@@ -135,8 +135,8 @@ def _follow(ended: Sequence[Ended]) -> Steps[None]:
             ids += [job.id for job, _ in orphans]
             leavers.add(_leavers(orphans))
         # What is left are those that may run, and those that another parent of theirs has failed.
-        for batch in _batches((yield from settling.lock_dependents(ids))):
-            _, orphans = yield from _judge(batch)
+        for dependents in _batches((yield from settling.lock_dependents(ids))):
+            _, orphans = yield from _judge(dependents)
             if orphans:
                 levels.append(orphans)
         yield from _delete_ended(leavers)

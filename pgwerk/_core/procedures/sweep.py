@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operation import Operation, Procedure, ask
 from pgwerk._core.operations import manage
 from pgwerk._core.operations.recover import (
     recover_lost,
@@ -11,8 +11,11 @@ from pgwerk._core.operations.recover import (
     recover_unclaimed,
     recover_worker,
 )
-from pgwerk._core.operations.settle import release_waiting
-from pgwerk._core.statements import settling, upkeep
+from pgwerk._core.operations.settle import Settled, release_waiting, settle
+from pgwerk._core.outcome import Lost, Report
+from pgwerk._core.procedures.isolate import Refused, each, give_up, refuses_a_value
+from pgwerk._core.statements import settling, upkeep, workers
+from pgwerk.errors import WerkError
 
 BATCH = 500
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -33,21 +36,63 @@ class Swept:
     readied: int = 0
     deleted: int = 0
     next_due: float | None = None
+    refused: Refused = field(default_factory=list)
+    """Jobs that were failed, or left alone where that was impossible too, because Postgres refused to change them."""
 
 
 def recover(live: float) -> Procedure[Swept]:
     """Recover the jobs of dead workers, and those that ran past their own deadlines."""
     swept = Swept()
     while True:
-        lost = yield from ask(recover_lost(live))
+        try:
+            lost = yield from ask(recover_lost(live))
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            if not (yield from _recover_each(live, swept)):
+                return swept
+            continue
         swept.recovered += lost.jobs
         swept.lost_workers += lost.workers
         if not lost.jobs:
             break
     if lost.overdue:
-        swept.recovered += yield from ask(recover_overdue())
+        yield from _recover_overdue(swept)
     yield from _look_again(swept.recovered)
     return swept
+
+
+def _recover_overdue(swept: Swept) -> Procedure[None]:
+    try:
+        swept.recovered += yield from ask(recover_overdue())
+    except WerkError as error:
+        if not refuses_a_value(error):
+            raise
+        for id_, claim, reason in (yield from ask(upkeep.overdue(BATCH))):
+            yield from _settle_each([id_], claim, None, reason, swept)
+
+
+def _settle_each(ids: Sequence[str], claim: int, worker: str | None, reason: str, swept: Swept) -> Procedure[Refused]:
+    """Settle lost jobs of one claim, and give up those for which that is refused; those left over come back."""
+    refused: Refused = []
+
+    def settle_these(some: Sequence[str]) -> Operation[Settled]:
+        return settle([Report(id_, claim, Lost(reason)) for id_ in some], worker)
+
+    for verdicts in (yield from each(ids, settle_these, refused)):
+        swept.recovered += verdicts
+    swept.refused += refused
+    return (yield from give_up(refused))
+
+
+def _recover_each(live: float, swept: Swept) -> Procedure[bool]:
+    """Recover jobs of the dead one by one, and give up those that cannot be; False when there is none of either."""
+    before = len(swept.recovered) + len(swept.refused)
+    stuck: Refused = []
+    for claim in (yield from ask(workers.lost_claims(live, BATCH))):
+        reason = "worker lost: it was not heard of in time"
+        stuck += yield from _settle_each(sorted(claim.job_ids), claim.id, claim.worker, reason, swept)
+    return len(swept.recovered) + len(swept.refused) - len(stuck) > before
 
 
 def recover_dead(worker: str, reason: str) -> Procedure[list[str]]:
@@ -72,10 +117,27 @@ def promote_due() -> Procedure[upkeep.Promoted]:
     """Queue all scheduled jobs that are due."""
     total = 0
     while True:
-        promoted = yield from ask(upkeep.promote(BATCH * 2))
+        try:
+            promoted = yield from ask(upkeep.promote(BATCH * 2))
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            moved, progressed = yield from _promote_each()
+            total += moved
+            if not progressed:
+                return upkeep.Promoted(total, None)
+            continue
         total += promoted.moved
         if promoted.moved < BATCH * 2:
             return upkeep.Promoted(total, promoted.next_due)
+
+
+def _promote_each() -> Procedure[tuple[int, bool]]:
+    """Queue due jobs, and give up those that cannot be; how many were queued, and whether there is less to do now."""
+    refused: Refused = []
+    moved = yield from each((yield from ask(upkeep.due(BATCH * 2))), upkeep.promote_these, refused)
+    stuck = yield from give_up([(id_, f"it could not be queued: {reason}") for id_, reason in refused])
+    return sum(moved), sum(moved) > 0 or len(stuck) < len(refused)
 
 
 def sweep(live: float, stuck: float | None) -> Procedure[Swept]:
@@ -86,44 +148,56 @@ def sweep(live: float, stuck: float | None) -> Procedure[Swept]:
     """
     swept = yield from recover(live)
     if stuck is not None:
-        swept.recovered += yield from ask(recover_unclaimed(stuck))
+        try:
+            swept.recovered += yield from ask(recover_unclaimed(stuck))
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            swept.refused.append(("that no worker claimed", str(error)))
     promoted = yield from promote_due()
     swept.promoted, swept.next_due = promoted.moved, promoted.next_due
-    swept.expired, swept.deleted = yield from _end_time()
-    swept.released = yield from _release_stranded()
-    swept.readied = yield from _offer_permits()
+    yield from _end_time(swept)
+    yield from _release_stranded(swept)
+    swept.readied = yield from _offer_permits(swept)
     while (yield from ask(upkeep.settled_claims(BATCH))) == BATCH:
         pass
     _ = yield from ask(upkeep.forget_workers(KEEP_WORKERS))
     return swept
 
 
-def _end_time() -> Procedure[tuple[int, int]]:
-    """End what was not started in time, delete what was kept long enough; how many of each."""
-    expired, deleted, place = 0, 0, (upkeep.LONG_AGO, NO_ID)
+def _end_time(swept: Swept) -> Procedure[None]:
+    """End what was not started in time, delete what was kept long enough."""
+    place = (upkeep.LONG_AGO, NO_ID)
     while found := (yield from ask(upkeep.past(*place, BATCH))):
-        if late := [one.id for one in found if not one.started]:
-            expired += yield from ask(manage.expire(late))
-        if ended := [one.id for one in found if one.started]:
-            deleted += yield from ask(manage.delete_outlived(ended))
+        refused: Refused = []
+        late = [one.id for one in found if not one.started]
+        swept.expired += sum((yield from each(late, manage.expire, refused)))
+        _ = yield from give_up(refused)
+        swept.refused += refused
+        # What cannot be deleted stays; there is nothing that it holds up.
+        ended = [one.id for one in found if one.started]
+        swept.deleted += sum((yield from each(ended, manage.delete_outlived, swept.refused)))
         place = (found[-1].expires_at, found[-1].id)
-    return expired, deleted
 
 
-def _release_stranded() -> Procedure[int]:
-    total, after = 0, NO_ID
+def _release_stranded(swept: Swept) -> Procedure[None]:
+    after = NO_ID
     while found := (yield from ask(upkeep.waiting(after, BATCH))):
-        if stranded := [id_ for id_, free in found if free]:
-            total += yield from ask(release_waiting(stranded))
+        refused: Refused = []
+        stranded = [id_ for id_, free in found if free]
+        swept.released += sum((yield from each(stranded, release_waiting, refused)))
+        _ = yield from give_up(refused)
+        swept.refused += refused
         after = found[-1][0]
-    return total
 
 
-def _offer_permits() -> Procedure[int]:
+def _offer_permits(swept: Swept) -> Procedure[int]:
+    refused: Refused = []
     total, after = 0, ""
     while freed := (yield from ask(upkeep.leaked_permits(BATCH))):
-        total += yield from offer(sorted(set(freed)))
+        total += sum((yield from each(sorted(set(freed)), settling.ready, refused)))
     while keys := (yield from ask(upkeep.blocked_groups(after, BATCH))):
-        total += yield from offer(keys)
+        total += sum((yield from each(keys, settling.ready, refused)))
         after = keys[-1]
+    swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total

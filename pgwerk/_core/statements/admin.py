@@ -44,13 +44,13 @@ def requeueable(queue: str | None, function: str | None, until: float, after: st
     """Lock failed or aborted jobs that ended before *until*, in the order of their ids from *after*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where lane = 'failed'
           and (%(queue)s::text is null or queue = %(queue)s)
           and (%(function)s::text is null or function = %(function)s)
           and (completed_at is null or completed_at <= to_timestamp(%(until)s))
           and id > %(after)s::uuid
-        order by id
+        order by j.id
         limit %(limit)s
         for update skip locked  -- somebody else requeues or deletes it
         """,
@@ -63,11 +63,11 @@ def cancellable(queue: str | None, before: str, limit: int) -> Statement[list[st
     """Find jobs that have not started, in the reverse order of their ids from *before*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where status in ('queued', 'scheduled', 'waiting')
           and (%(queue)s::text is null or queue = %(queue)s)
           and id <= %(before)s::uuid
-        order by id desc
+        order by j.id desc
         limit %(limit)s
         """,
         {"queue": queue, "before": before, "limit": limit},
@@ -159,12 +159,12 @@ def purgeable(statuses: Sequence[str], older_than: float, after: str, limit: int
     """Lock ended jobs by completion time, in the order of their ids from *after*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where status in ('complete', 'failed', 'aborted')
           and status = any(%(statuses)s::text[])
           and completed_at < now() - %(older)s * interval '1 second'
           and id > %(after)s::uuid
-        order by id
+        order by j.id
         limit %(limit)s
         for update skip locked  -- somebody requeues it, or deletes it
         """,

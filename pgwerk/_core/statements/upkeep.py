@@ -58,6 +58,133 @@ def promote(limit: int) -> Statement[Promoted]:
     )
 
 
+def due(limit: int) -> Statement[list[str]]:
+    """Name scheduled jobs that are due."""
+    return Statement(
+        """
+        select j.id::text from {jobs} j
+        where j.lane = 'scheduled' and j.scheduled_at <= now()
+        order by j.scheduled_at
+        limit %(limit)s
+        """,
+        {"limit": limit},
+        column,
+        repeatable=True,
+    )
+
+
+def promote_these(ids: Sequence[str]) -> Statement[int]:
+    """Queue those of these scheduled jobs that are due; how many."""
+    return Statement(
+        """
+        with promoted as (
+            update {jobs} j
+            set status = 'queued'
+            where j.id = any(%(ids)s::uuid[])
+              and j.status = 'scheduled'
+              and j.scheduled_at <= now()
+            returning j.queue
+        ), told as (
+            select pg_notify({wake}, 'q' || queue) from promoted group by queue
+        )
+        select (select count(*) from promoted), (select count(*) from told)
+        """,
+        {"ids": list(ids)},
+        lambda rows: int(rows[0][0]),
+        repeatable=True,
+    )
+
+
+def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
+    """Name the jobs that come next in each of these queues."""
+    return Statement(
+        """
+        select j.id::text
+        from unnest(%(queues)s::text[]) as q(name)
+        cross join lateral (
+            select j.id from {jobs} j
+            where j.queue = q.name
+              and j.lane = 'ready'
+              and j.status = 'queued'
+              and j.scheduled_at <= now()
+            order by (-j.priority::integer), j.scheduled_at, j.id
+            limit %(limit)s
+        ) j
+        """,
+        {"queues": list(queues), "limit": limit},
+        column,
+        repeatable=True,
+    )
+
+
+def rehearse_claim(ids: Sequence[str]) -> Statement[list[str]]:
+    """Write what a claim would; nobody else sees it before `forget_rehearsal`, in the same transaction."""
+    return Statement(
+        """
+        update {jobs} j
+        set status = 'active',
+            attempts = j.attempts + 1,
+            started_at = now(),
+            touched_at = now()
+        where j.id in (
+                select id from {jobs}
+                where id = any(%(ids)s::uuid[])
+                  and status = 'queued'
+                for update skip locked)  -- it is being claimed
+          and j.status = 'queued'
+        returning j.id::text
+        """,
+        {"ids": list(ids)},
+        column,
+    )
+
+
+def forget_rehearsal(ids: Sequence[str]) -> Statement[None]:
+    """Take back what `rehearse_claim` wrote."""
+    return Statement(
+        """
+        update {jobs} j
+        set status = 'queued',
+            attempts = j.attempts - 1,
+            started_at = null,
+            touched_at = null
+        where j.id = any(%(ids)s::uuid[])
+        """,
+        {"ids": list(ids)},
+        nothing,
+    )
+
+
+def give_up(job_id: str, reason: str, claim: int | None = None) -> Statement[list[str]]:
+    """Fail a job that holds up others, and nothing else: no callback, no dependents, no retention.
+
+    Those that depend on it are found by the sweep. With *claim*, only while it is active under that claim.
+    """
+    return Statement(
+        """
+        with failed as (
+            update {jobs} j
+            set status = 'failed',
+                error = %(reason)s,
+                completed_at = now(),
+                worker_id = null,
+                blocked = false,
+                expires_at = null
+            where j.id = %(id)s
+              and j.status not in ('complete', 'failed', 'aborted')
+              and (%(claim)s::bigint is null or j.claim_id = %(claim)s and j.status in ('active', 'aborting'))
+            returning j.id, j.awaited
+        ), told as (
+            select pg_notify({done}, id::text) from failed where awaited
+        )
+        select f.id::text, (select count(*) from told) from failed f
+        """,
+        {"id": job_id, "reason": reason, "claim": claim},
+        column,
+        repeatable=True,
+    )
+
+
 def overdue(limit: int) -> Statement[list[tuple[str, int, str]]]:
     """Find running jobs (id, claim, reason) past their own heartbeat deadline, or past timeout plus grace."""
     return Statement(
@@ -150,12 +277,12 @@ def past(expires_at: str, id_: str, limit: int) -> Statement[list[Past]]:
     """
     return Statement(
         """
-        select id::text, expires_at::text, status not in ('queued', 'scheduled', 'waiting')
-        from {jobs}
-        where expires_at is not null
-          and expires_at < now()
-          and (expires_at, id) > (%(expires_at)s::timestamptz, %(id)s::uuid)
-        order by expires_at, id
+        select j.id::text, j.expires_at::text, j.status not in ('queued', 'scheduled', 'waiting')
+        from {jobs} j
+        where j.expires_at is not null
+          and j.expires_at < now()
+          and (j.expires_at, j.id) > (%(expires_at)s::timestamptz, %(id)s::uuid)
+        order by j.expires_at, j.id
         limit %(limit)s
         """,
         {"expires_at": expires_at, "id": id_, "limit": limit},
