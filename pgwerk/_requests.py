@@ -155,7 +155,7 @@ def update_job(
 ) -> Procedure[bool]:
     """Change a job, found by its id or else its key."""
     changes: dict[str, Any] = {
-        "at": opt.aware(at),
+        "at": None if at is None else opt.due("at", at),
         "delay": None if delay is None else opt.seconds("delay", delay),
         "priority": None if priority is None else opt.whole("priority", priority, -32768, 32767),
         "meta": None if meta is None else encode_meta(dict(meta)),

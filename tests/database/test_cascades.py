@@ -151,7 +151,7 @@ def test_dependents_of_others_are_told_of_in_messages_of_many(desk: Desk) -> Non
     head = desk.put()
     desk.pg.execute(f'listen "{desk.run.names.wake_channel}"')
     desk.send([new(depends_on=head) for _ in range(400)])
-    told = [one.payload for one in desk.pg.notifies(timeout=5, stop_after=1)]
-    told = [one[1:].split(",") for one in told if one.startswith("w")]
+    payloads = [one.payload for one in desk.pg.notifies(timeout=5, stop_after=1)]
+    told = [payload[1:].split(",") for payload in payloads if payload.startswith("w")]
     assert len(told) == 3
     assert sum(map(len, told)) == 400

@@ -1,5 +1,6 @@
 """Rows that SQL put there, which is a documented producer: whatever they hold, the jobs beside them are run."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgwerk import JobStatus, ThreadWorker, Werk
+from tests.database.test_bounds import OUTSIDE
 from tests.exactness.helpers import Outside, enqueued
 
 OK = "tests.workers.handlers.note"
@@ -32,11 +34,13 @@ times = st.sampled_from([
 integers = st.sampled_from([0, -1, 1, 2, 3, 32767, -32768, 32768, 2**31 - 1, -(2**31), 2**63 - 1])
 seconds = st.sampled_from(["infinity", "-infinity", "NaN", "0", "-1", "1e-300", "1e9", "1e10", "1e308", "0.001"])
 documents = st.sampled_from([
-    "null", "1", '"text"', "[]", "{}", "true", "[[[]]]", '["a", null, {}]', '[1e400, -1e400]', '{"args": 5}',
+    "null", "1", '"text"', "[]", "{}", "true", "[[[]]]", '["a", null, {}]', "[1e400, -1e400]", '{"args": 5}',
     '{"args": "abc", "kwargs": []}', '{"kwargs": {"1": 2}}', '{"args": [[]], "kwargs": 7}', '{"$bytes": 1}',
     '{"$bytes": "%%"}', "[-5, 1e12]", '["soon"]', "9" * 5000, "[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900,
 ])  # fmt: skip
-texts = st.sampled_from(["", " ", "€", "\x01\x7f", "a.b", "os.nothing", "q" * 1024, "q" * 3200, "f" * 100_000, "{}'\"%s"])
+texts = st.sampled_from(
+    ["", " ", "€", "\x01\x7f", "a.b", "os.nothing", "q" * 1024, "q" * 3200, "f" * 100_000, "{}'\"%s"]
+)
 ids = st.sampled_from(["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"])
 statuses = st.sampled_from(["queued", "scheduled", "waiting", "active", "aborting", "complete", "failed", "aborted"])
 
@@ -81,10 +85,8 @@ def put(outside: Outside, row: dict[str, Any], then: dict[str, Any] | None = Non
         return None
     if then:
         changes = ", ".join(f"{name} = %s" for name in then)
-        try:
+        with contextlib.suppress(psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded):
             outside.sql(f"update {{jobs}} set {changes} where id = %s", *then.values(), id_)
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded):
-            pass
     return str(id_)
 
 
@@ -119,6 +121,22 @@ def test_whatever_is_in_a_row_the_others_are_looked_after(
     assert sum(queue.total for queue in app.get_queue_stats()) == len(listed)
 
 
+def test_all_that_the_bounds_refuse_stopped_nobody_without_them(app: Werk, outside: Outside, notes: Any) -> None:
+    outside.sql("alter table {jobs} drop constraint [jobs_bounds]")
+    for column, value in OUTSIDE:
+        for status in ("queued", "scheduled", "failed"):
+            columns = {"function": f"'{OK}'", "status": f"'{status}'", column: value}
+            columns = {name: text.replace("%", "%%") for name, text in columns.items()}
+            outside.sql(f"insert into {{jobs}} ({', '.join(columns)}) values ({', '.join(columns.values())})")
+    jobs = [enqueued(app.enqueue(OK, "good")) for _ in range(10)]
+    ThreadWorker(app, burst=True).run()
+    app.sweep()
+    ThreadWorker(app, burst=True).run()
+    assert {app.get_job(job).status for job in jobs} == {JobStatus.COMPLETE}
+    assert len(app.list_jobs(limit=1000)) == outside.count()
+    assert outside.count("status in ('active', 'aborting')") == 0
+
+
 def test_one_row_that_refuses_every_change_stops_no_duty(app: Werk, outside: Outside, notes: Any) -> None:
     """What a constraint or trigger of the installation's own does; each duty finds its batch refused."""
     outside.sql("alter table {jobs} add constraint odd check (function <> 'odd.one' or status <> 'queued')")
@@ -144,7 +162,9 @@ def test_a_job_that_cannot_be_claimed_fails_with_the_reason(app: Werk, outside: 
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(app: Werk, outside: Outside, attempts: int) -> None:
+def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(
+    app: Werk, outside: Outside, attempts: int
+) -> None:
     # Neither its regular end nor another try can be written.
     outside.sql("alter table {jobs} add constraint odd check (function <> 'odd.one' or status = 'active'"
                 " or error like 'Postgres%%')")  # fmt: skip
