@@ -82,6 +82,8 @@ class Names:
             **{name: self.table(name) for name in TABLES},
             "schema": quoted(self.schema),
             "schema_name": literal(self.schema) if self.schema else "null::text",
+            # Before a [name] that a command finds by itself, not through its table.
+            "in_schema": f"{quoted(self.schema)}." if self.schema else "",
             "versions_name": literal(self.table("versions")),
             "unlogged": "unlogged" if self.ephemeral else "",
             "wake": literal(self.wake_channel),

@@ -1,12 +1,17 @@
 """What both executors share about psycopg: how to connect, how to read its errors, how to send SQL."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
+from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
+from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 
 from pgwerk._adapting import fits_all, fitting
+from pgwerk._core import lenient
 from pgwerk._core.operation import Statement
 from pgwerk._dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
 from pgwerk._names import Names
@@ -172,6 +177,59 @@ def sendable(
     if params is None or fits_all(client, server):
         return text, params
     return text, fitting(params, client, server)
+
+
+def read_leniently(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:
+    """Read the rows of a result in which psycopg found a value that Python has not: the nearest stands for it."""
+    adapters = AdaptersMap(cursor.adapters)
+    adapters.register_loader("timestamptz", _LenientTime)
+    adapters.register_loader("timestamptz", _LenientBinaryTime)
+    adapters.register_loader("jsonb", _LenientJson)
+    adapters.register_loader("jsonb", _LenientBinaryJson)
+    transformer = Transformer(_Adapting(adapters, cursor.connection))
+    transformer.set_pgresult(cursor.pgresult)
+    return transformer.load_rows(0, cursor.pgresult.ntuples if cursor.pgresult else 0, tuple)
+
+
+@dataclass(frozen=True)
+class _Adapting:
+    """What a transformer has to be told."""
+
+    adapters: AdaptersMap
+    connection: Any
+
+
+class _LenientTime(TimestamptzLoader):
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return lenient.moment(bytes(data).decode())
+
+
+class _LenientBinaryTime(TimestamptzBinaryLoader):
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return lenient.EARLIEST if bytes(data)[0] & 0x80 else lenient.LATEST
+
+
+class _LenientJson(Loader):
+    def load(self, data: Buffer) -> Any:
+        return lenient.loads(bytes(data).decode())
+
+
+class _LenientBinaryJson(Loader):
+    format = pq.Format.BINARY
+
+    def load(self, data: Buffer) -> Any:
+        # Behind the number of the format.
+        return lenient.loads(bytes(data)[1:].decode())
+
+
+UNREADABLE = (psycopg.DataError, ValueError, RecursionError)
+"""What psycopg's loaders raise for a value that Postgres has and Python has not."""
 
 
 def no_records(error: psycopg.Error) -> bool:

@@ -7,14 +7,14 @@ from typing import Any
 from pgwerk._core import options as opt
 from pgwerk._core.ids import normal_id
 from pgwerk._core.job import Job, JobExecution, JobStatus
-from pgwerk._core.operation import Operation, Procedure, ask, then
+from pgwerk._core.operation import Operation, Procedure, R, ask, then
 from pgwerk._core.operations import manage, migrate, settle
 from pgwerk._core.ordering import encode_meta
 from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures import bulk
 from pgwerk._core.procedures import sweep as sweeping
 from pgwerk._core.schema import migrations
-from pgwerk._core.statements import admin, queries, schema
+from pgwerk._core.statements import admin, queries, schema, settling
 from pgwerk._core.statements.columns import Decode
 from pgwerk._core.statements.queries import Filter
 from pgwerk._names import TABLES
@@ -122,9 +122,21 @@ def cancel_job(job: Job | str) -> Operation[bool]:
     return then(settle.end_unstarted([job_id(job)], Aborted("aborted: cancelled")), bool)
 
 
-def abort_job(job: Job | str) -> Operation[bool]:
+def abort_job(job: Job | str) -> Procedure[bool]:
     """Abort a job, also one that runs."""
-    return manage.abort(job_id(job))
+    id_ = job_id(job)
+    return _give_up([id_], manage.abort(id_))
+
+
+def _give_up(ids: Sequence[str], op: Operation[R]) -> Procedure[R]:
+    """Run *op*, by which these jobs may give back permits, and offer those once more after its commit.
+
+    A member that was denied one meanwhile could not be seen before.
+    """
+    keys = yield from ask(settling.groups_of(ids))
+    result = yield from ask(op)
+    _ = yield from sweeping.offer(keys)
+    return result
 
 
 def requeue_job(job: Job | str) -> Operation[bool]:
@@ -143,7 +155,7 @@ def update_job(
 ) -> Procedure[bool]:
     """Change a job, found by its id or else its key."""
     changes: dict[str, Any] = {
-        "at": opt.aware(at),
+        "at": None if at is None else opt.due("at", at),
         "delay": None if delay is None else opt.seconds("delay", delay),
         "priority": None if priority is None else opt.whole("priority", priority, -32768, 32767),
         "meta": None if meta is None else encode_meta(dict(meta)),
@@ -162,10 +174,10 @@ def _update(id_or_key: Job | str, decode: Decode, changes: dict[str, Any]) -> Pr
     return (yield from ask(manage.update(id_, **changes)))
 
 
-def delete_job(job: Job | str) -> Operation[None]:
+def delete_job(job: Job | str) -> Procedure[None]:
     """Delete a job; raises JobNotFound."""
     id_ = job_id(job)
-    return then(manage.delete([id_]), _raise_unless(id_))
+    return _give_up([id_], then(manage.delete([id_]), _raise_unless(id_)))
 
 
 def touch_job(job: Job | str) -> Operation[None]:

@@ -15,6 +15,8 @@ FRESH = 0.25
 """Seconds after which a claim begins at the front again."""
 SHARE = 20.0
 """Where stepping over old entries takes long, at most this part (1/SHARE) of the time is spent on it."""
+STALE = 30.0
+"""Seconds after which a claim begins at the front in any case."""
 
 Place = tuple[int, datetime, str]
 """Minus priority, scheduled_at, id: the order in which jobs are claimed."""
@@ -42,6 +44,8 @@ class Cursor:
         self._started = 0.0
         self._usual = 0.0
         """How long a claim from the cursor takes, seconds."""
+        self._whole = 0.0
+        """How long the last claim from the front took."""
         self.whole = True
         """Whether the last claim began at the front of each queue."""
 
@@ -64,7 +68,10 @@ class Cursor:
         """A claim brought jobs of these queues, up to these places; *full*: as many as were asked for."""
         took = now - self._started
         if self.whole:
-            self._fresh_until = now + max(FRESH, SHARE * (took - self._usual) if self._usual else 0.0)
+            # One that took long may have waited for something else: it takes two of them to mean old entries.
+            rest = SHARE * (min(took, self._whole) - self._usual) if self._usual else 0.0
+            self._fresh_until = now + min(max(FRESH, rest), STALE)
+            self._whole = took
         else:
             self._usual = took if not self._usual else 0.9 * self._usual + 0.1 * took
         if not full:

@@ -122,12 +122,18 @@ class Job:
     @property
     def args(self) -> tuple[Any, ...]:
         """The positional arguments of the call."""
-        return tuple((self.payload or {}).get("args") or ())
+        found = self._payload("args")
+        return tuple(found) if isinstance(found, list | tuple) else ()
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments of the call."""
-        return dict((self.payload or {}).get("kwargs") or {})
+        found = self._payload("kwargs")
+        return dict(found) if isinstance(found, dict) else {}
+
+    def _payload(self, part: str) -> Any:
+        # A row that another producer made may hold anything.
+        return self.payload.get(part) if isinstance(self.payload, dict) else None
 
     @property
     def reason(self) -> str | None:

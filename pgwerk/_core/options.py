@@ -42,6 +42,16 @@ def aware(value: datetime | None) -> datetime | None:
     return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+def due(name: str, value: object) -> datetime:
+    """Read a time at which a job may run, or raise ValueError naming *name*."""
+    if not isinstance(value, datetime):
+        raise ValueError(f"{name} takes a datetime, not {value!r}")
+    if not 1900 <= value.year <= 9000:
+        # Beyond these, a time zone or a ttl leads to times that Postgres has and Python has not.
+        raise ValueError(f"{name}={value.isoformat()} is out of range: its year must be from 1900 to 9000")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
 def _intervals(name: str, value: object) -> tuple[float, ...]:
     items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
     if not items:

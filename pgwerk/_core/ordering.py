@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -228,12 +227,7 @@ def _delay(values: NewJob, value: Any) -> None:
 
 
 def _at(values: NewJob, value: Any) -> None:
-    if not isinstance(value, datetime):
-        raise ValueError(f"_at takes a datetime, not {value!r}")  # one kind of error for options
-    if not 1900 <= value.year <= 9000:
-        # Beyond these, a time zone or a ttl leads to times that Postgres has and Python has not.
-        raise ValueError(f"_at={value.isoformat()} is out of range: its year must be from 1900 to 9000")
-    values["at"] = opt.aware(value)
+    values["at"] = opt.due("_at", value)
 
 
 def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:

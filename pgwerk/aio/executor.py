@@ -16,7 +16,18 @@ from pgwerk._connections import AsyncForeign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
-from pgwerk._psycopg import POOL_TIMEOUT, RETRYABLE, TRIES, Renderer, lost, no_records, sendable, translated
+from pgwerk._psycopg import (
+    POOL_TIMEOUT,
+    RETRYABLE,
+    TRIES,
+    UNREADABLE,
+    Renderer,
+    lost,
+    no_records,
+    read_leniently,
+    sendable,
+    translated,
+)
 from pgwerk.aio.connector import Connector, OwnConnection
 from pgwerk.aio.loops import PerLoop
 from pgwerk.aio.pool import Pool
@@ -178,7 +189,12 @@ class Executor:
     async def _fetch(cursor: AsyncCursor[Any]) -> Rows:
         # Not `description`, which describes every column.
         result = cursor.pgresult
-        return await cursor.fetchall() if result is not None and result.nfields else []
+        if result is None or not result.nfields:
+            return []
+        try:
+            return await cursor.fetchall()
+        except UNREADABLE:
+            return read_leniently(cursor)
 
     @staticmethod
     async def _await(cursor: AsyncCursor[Any]) -> Rows:
@@ -189,6 +205,10 @@ class Executor:
             if no_records(error):
                 return []
             raise
+        except UNREADABLE:
+            if cursor.pgresult is None or cursor.pgresult.status != pq.ExecStatus.TUPLES_OK:
+                raise
+            return read_leniently(cursor)
 
 
 async def _unhurt(connection: AsyncConnection[Any], pipelined: Coroutine[Any, Any, T]) -> T:

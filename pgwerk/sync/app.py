@@ -21,7 +21,7 @@ from pgwerk._connections import usable_connection
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job, JobExecution
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk._core.operations import migrate
+from pgwerk._core.operations import manage, migrate
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
 from pgwerk._core.ordering import Draft
@@ -313,7 +313,7 @@ class Werk(Application):
 
     def abort_job(self, job: Job | str) -> bool:
         """Abort a job, also one that runs: its handler is interrupted. False: it has ended, or is unknown."""
-        return self._run(requests.abort_job(job))
+        return self._perform(requests.abort_job(job))
 
     def requeue_job(self, job: Job | str) -> bool:
         """Queue a failed or aborted job again, with as many attempts as it had at first. False: it is neither."""
@@ -337,7 +337,7 @@ class Werk(Application):
 
     def delete_job(self, job: Job | str) -> None:
         """Delete a job's row in whatever state it is; those that wait for it end or go on. Raises JobNotFound."""
-        self._run(requests.delete_job(job))
+        self._perform(requests.delete_job(job))
 
     def touch_job(self, job: Job | str) -> None:
         """Renew the heartbeat of a running job; raises JobNotFound when none runs."""
@@ -360,7 +360,7 @@ class Werk(Application):
 
     def pause_queue(self, name: str, reason: str | None = None) -> None:
         """Let no worker claim from a queue; what runs goes on."""
-        self._run(admin.pause(name, reason))
+        self._run(manage.pause(name, reason))
 
     def resume_queue(self, name: str) -> bool:
         """Let workers claim from a queue again. False: it was not paused."""

@@ -16,7 +16,18 @@ from pgwerk._connections import Foreign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._names import Names
-from pgwerk._psycopg import POOL_TIMEOUT, RETRYABLE, TRIES, Renderer, lost, no_records, sendable, translated
+from pgwerk._psycopg import (
+    POOL_TIMEOUT,
+    RETRYABLE,
+    TRIES,
+    UNREADABLE,
+    Renderer,
+    lost,
+    no_records,
+    read_leniently,
+    sendable,
+    translated,
+)
 from pgwerk.sync.connector import Connector, OwnConnection
 from pgwerk.sync.pool import Pool
 
@@ -148,7 +159,12 @@ class Executor:
     def _fetch(cursor: Cursor[Any]) -> Rows:
         # Not `description`, which describes every column.
         result = cursor.pgresult
-        return cursor.fetchall() if result is not None and result.nfields else []
+        if result is None or not result.nfields:
+            return []
+        try:
+            return cursor.fetchall()
+        except UNREADABLE:
+            return read_leniently(cursor)
 
     @staticmethod
     def _await(cursor: Cursor[Any]) -> Rows:
@@ -159,6 +175,10 @@ class Executor:
             if no_records(error):
                 return []
             raise
+        except UNREADABLE:
+            if cursor.pgresult is None or cursor.pgresult.status != pq.ExecStatus.TUPLES_OK:
+                raise
+            return read_leniently(cursor)
 
 
 def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:

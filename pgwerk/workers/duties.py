@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from pgwerk._core.agenda import Agenda, Duty
+from pgwerk._core.ids import normal_id
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
@@ -174,6 +175,7 @@ class Duties:
         if swept.recovered:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
             self._coordinator.agenda.notified()
+        _tell_refused(swept)
         if swept.lost_workers:
             # To know when the next one counts as dead.
             self._coordinator.heart.soon()
@@ -194,6 +196,7 @@ class Duties:
         self._chores.begin(Duty.SWEEP, steps, self._swept)
 
     def _swept(self, swept: sweep.Swept) -> None:
+        _tell_refused(swept)
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 
@@ -219,7 +222,7 @@ class Duties:
         elif kind == "a":
             if rest == self._coordinator.identity.id:
                 agenda.do(Duty.ABORTS, now)
-        elif kind == "w" and self._coordinator.session.run(release_waiting([rest])):
+        elif kind == "w" and self._coordinator.session.run(release_waiting(ids_in(rest))):
             agenda.notified()
 
     # Heartbeats of jobs -----------------------------------------------------------
@@ -262,6 +265,16 @@ _WORDS = {
     Duty.SWEEP: "sweep",
     Duty.ABORTS: "look for jobs to abort",
 }
+
+
+def _tell_refused(swept: sweep.Swept) -> None:
+    for job_id, reason in swept.refused:
+        logger.error("job %s could not be looked after: %s", job_id, reason)
+
+
+def ids_in(text: str) -> list[str]:
+    """The ids that a notification names; whatever else is in it came from somebody else."""
+    return [found for part in text.split(",") if (found := normal_id(part)) is not None]
 
 
 def _seconds(text: str) -> float | None:

@@ -8,16 +8,18 @@ from dataclasses import replace
 
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.cursor import Cursor
-from pgwerk._core.job import DequeueStrategy, reason_of
+from pgwerk._core.job import DequeueStrategy, JobStatus, reason_of
 from pgwerk._core.lifecycle import DONE, MAX_LOST, Verdict, decide
 from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
+from pgwerk._core.procedures.isolate import refuses_a_value, unclaimable
 from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claim, Claimed
+from pgwerk._core.statements.upkeep import give_up
 from pgwerk._runs import monotonic
-from pgwerk.errors import DatabaseError, SerializationError, WerkError
+from pgwerk.errors import WerkError
 from pgwerk.workers.aside import BUDGET, PATIENCE, Aside
 from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.crew import Finished
@@ -153,12 +155,13 @@ class Turns:
             if finished and waits_for_a_lock(error):
                 self._part_from_locked(finished, error)
                 return True
-            if not finished and ask.count and _refuses_the_value(error):
-                self._part_from_unreadable(error)
-                return True
-            if not entries or not _refuses_the_value(error):
+            if not refuses_a_value(error):
                 self.unsettled = finished
                 raise
+            if not entries:
+                self.unsettled = finished
+                self._isolate(ask, error)
+                return True
             # One of them cannot be written: find it, and do not let it hold up the others.
             logger.warning("a batch of outcomes was refused, writing them one by one: %s", error)
             self._one_by_one(finished)
@@ -180,6 +183,17 @@ class Turns:
             _ = self._session.run(release_waiting(answer.late))
             self._agenda.notified()
         return True
+
+    def _isolate(self, ask: Turn, error: WerkError) -> None:
+        """Give up the jobs that cannot be claimed; raises *error* when that is not the reason."""
+        if ask.count and self._part_from_unreadable(error):
+            return
+        refused = self._session.perform(unclaimable(self._identity.queues, ask.count)) if ask.count else []
+        if not refused:
+            raise error
+        for job_id, reason in refused:
+            logger.error("job %s could not be claimed: %s", job_id, reason)
+        self._cursor.reset()
 
     def begin(self) -> None:
         """Start what the last turn claimed, if that has not been done."""
@@ -258,7 +272,7 @@ class Turns:
             )
         except WerkError as error:
             locked = waits_for_a_lock(error)
-            if not locked and not _refuses_the_value(error):
+            if not locked and not refuses_a_value(error):
                 self.unsettled = [*(one for one in finished if one.claimed.id not in self.aside.ids), *self.unsettled]
                 raise
             if len(finished) > 1:
@@ -311,12 +325,20 @@ class Turns:
         try:
             return self._session.run(settle([report], self._identity.id))
         except WerkError as again:
-            if waits_for_a_lock(again) or _refuses_the_value(again):
+            if waits_for_a_lock(again):
                 self.aside.put(one, again)
                 return None
-            if one.claimed.id not in self.aside.ids:
-                self.unsettled = [one, *self.unsettled]
-            raise
+            if not refuses_a_value(again):
+                if one.claimed.id not in self.aside.ids:
+                    self.unsettled = [one, *self.unsettled]
+                raise
+            # Something else in the row: at least it does not stay active for ever.
+            try:
+                _ = self._session.run(give_up(job.id, reason, one.claimed.claim))
+            except WerkError as last:
+                self.aside.put(one, last)
+                return None
+            return {job.id: Verdict(JobStatus.FAILED)}
 
     # What holds up others -----------------------------------------------------------
 
@@ -339,8 +361,8 @@ class Turns:
             if one.claimed.id in locked:
                 self.aside.put(one, "another session holds a lock on its row")
 
-    def _part_from_unreadable(self, error: WerkError) -> None:
-        """What was claimed cannot be understood: find the job whose row it is, and let it fail."""
+    def _part_from_unreadable(self, error: WerkError) -> bool:
+        """What was claimed cannot be understood: find the job and let it fail. False: there is none."""
         strays = self._session.run(closing.stray(self._identity.id, self.ledger.claims))
         if len(strays) > 1:
             logger.warning("jobs that were claimed cannot be read, claiming them one by one: %s", error)
@@ -352,8 +374,9 @@ class Turns:
             reason = _plain(storable_text(f"its row could not be read: {error}", 2000))
             self._session.run(closing.fail_unread(strays, reason))
         else:
-            raise error
+            return False
         self._agenda.notified()
+        return True
 
     def _expect(self, verdicts: Iterable[Verdict]) -> None:
         """Wake up when the next attempts and repetitions are due."""
@@ -385,14 +408,6 @@ def _divided(finished: list[Finished], ids: Sequence[str]) -> tuple[list[Finishe
     chosen = set(ids)
     inside = [one for one in finished if one.claimed.id in chosen]
     return inside, [one for one in finished if one.claimed.id not in chosen]
-
-
-def _refuses_the_value(error: WerkError) -> bool:
-    """Whether it is this outcome that Postgres will never take; anything else may pass, and is tried again."""
-    if isinstance(error, DatabaseError):
-        # psycopg itself, or a constraint or a trigger of the installation's own.
-        return error.sqlstate is None or error.sqlstate[:2] in ("23", "P0")
-    return isinstance(error, SerializationError)
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._core.cursor import FRESH, SHARE, Cursor, Place, Range
+from pgwerk._core.cursor import FRESH, SHARE, STALE, Cursor, Place, Range
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -60,6 +60,28 @@ def test_claims_from_the_front_that_take_long_come_seldom() -> None:
         now += took
         cursor.claimed({"a": place(0, int(now * 1000))}, now, full=True)
     assert spent[True] < 300 * 1.5 / SHARE
+
+
+def looks(costs: list[float]) -> list[float]:
+    """How long after each claim from the front, which take so long, the next one comes; others are quick."""
+    cursor, now, ended, found = Cursor(), 0.0, 0.0, []
+    while True:
+        _ = cursor.ranges(["a"], now)
+        if cursor.whole:
+            found.append(now - ended)
+            if not costs:
+                return found[1:]
+        now += costs.pop(0) if cursor.whole else 0.01
+        ended = now if cursor.whole else ended
+        cursor.claimed({"a": place(0, int(now * 1000))}, now, full=True)
+
+
+def test_one_slow_claim_from_the_front_does_not_put_off_the_next() -> None:
+    assert max(looks([0.01, 0.01, 5.0, 0.01, 5.0, 0.01])) <= FRESH + 0.02
+
+
+def test_however_long_they_take_claims_from_the_front_come_again() -> None:
+    assert max(looks([0.01, 60.0, 60.0, 60.0])) <= STALE + 0.02
 
 
 steps = st.lists(

@@ -134,9 +134,12 @@ def test_a_duplicate_is_looked_up_once() -> None:
 
 def test_an_unknown_dependency_ends_the_walk_before_anything_is_written() -> None:
     walk = Walk(enqueue.enqueue_many([an_order(OTHER)], always_tell=False))
-    assert "select id::text from {jobs}" in asked(walk.request)
+    assert walk.request is not None
+    held, looked_for = walk.request
+    assert "pg_advisory_xact_lock_shared" in held.sql
+    assert "select id::text from {jobs}" in looked_for.sql
     with pytest.raises(EnqueueError, match=OTHER):
-        walk.reply([[]])
+        walk.reply([[], []])
 
 
 def test_an_abort_of_an_ended_job_asks_once() -> None:

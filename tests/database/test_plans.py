@@ -15,7 +15,8 @@ from pgwerk._core.cursor import Range
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
-from pgwerk._core.statements import claims, closing, queries, settling, upkeep, workers
+from pgwerk._core.procedures.bulk import LAST_ID
+from pgwerk._core.statements import admin, claims, closing, queries, settling, upkeep, workers
 from pgwerk._core.statements.enqueue import insert
 from pgwerk._names import Names
 from pgwerk._psycopg import Renderer
@@ -188,14 +189,29 @@ def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     check(scale, upkeep.overdue(500))
     check(scale, workers.lost_claims(25, 100, 60))
     check(scale, closing.stray(OTHER, []))
-    check(scale, upkeep.leaked_permits())
-    check(scale, upkeep.settled_claims())
+    check(scale, upkeep.leaked_permits(500))
+    check(scale, upkeep.settled_claims(500))
     check(scale, workers.roster())
 
 
 def test_retention_and_expiry_read_only_what_is_due(scale: Scale) -> None:
-    check(scale, upkeep.expired(500))
-    check(scale, upkeep.outlived(500))
+    check(scale, upkeep.past(upkeep.LONG_AGO, NO_ID, 500))
+
+
+def test_a_sweep_reads_on_in_steps(scale: Scale) -> None:
+    """However many are past their time, wait or are blocked, and whatever can be done about them."""
+    with scale.pg.transaction(force_rollback=True):
+        past = "update {jobs} set expires_at = now() - interval '1 hour' where expires_at is not null"
+        scale.pg.execute(scale.names.render(past, with_params=False).encode())
+        check(scale, upkeep.past(upkeep.LONG_AGO, NO_ID, 500))
+        check(scale, upkeep.waiting(NO_ID, 500))
+        check(scale, upkeep.blocked_groups("", 500))
+
+
+def test_bulk_procedures_read_on_by_id(scale: Scale) -> None:
+    check(scale, admin.requeueable(None, None, 1e11, NO_ID, 500))
+    check(scale, admin.cancellable(None, LAST_ID, 500))
+    check(scale, admin.purgeable(["complete", "failed", "aborted"], 0.0, NO_ID, 500))
 
 
 def test_groups_are_readied_by_their_key(scale: Scale) -> None:

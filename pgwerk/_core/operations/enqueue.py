@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgwerk._core.operation import Steps, operation
+from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import release
-from pgwerk._core.statements import claims
+from pgwerk._core.statements import claims, settling
 from pgwerk._core.statements import enqueue as st
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.statements.enqueue import Inserted, NewJob
@@ -45,7 +45,7 @@ def enqueue(order: Order, *, always_tell: bool) -> Steps[Inserted | None]:
 
 @operation(repeatable=True)
 def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[dict[str, Inserted], list[str]]]:
-    """Insert jobs with what they depend on. The inserted ones by id, and the ids of those that have to wait.
+    """Insert jobs with what they depend on. The inserted ones by id, and the ids of those to look at once more.
 
     Raises EnqueueError for an unknown dependency, which leaves nothing behind.
     """
@@ -55,6 +55,7 @@ def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[d
         chunk = [order.values for order in orders[start : start + CHUNK]]
         for row in (yield from st.insert_many(chunk, always_tell=always_tell)):
             inserted[row.id] = row
+    fresh = set(inserted)
     if len(inserted) < len(orders):
         missing = [order.id for order in orders if order.id not in inserted]
         # Their keys exist; or this is walked again after a lost connection, and they are our own rows.
@@ -63,10 +64,12 @@ def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[d
     edges = [
         (order.id, parent, allow) for order in orders for parent, allow in order.depends_on if order.id in inserted
     ]
-    waiting: list[str] = []
-    if edges:
-        yield from st.link(edges)
-        waiting = sorted({edge[0] for edge in edges})
+    if not edges:
+        return inserted, []
+    yield from st.link(edges)
+    # What depends on nothing but jobs of this very transaction has to wait, and whoever ends those sees it.
+    waiting = sorted({job for job, parent, _ in edges if parent not in fresh})
+    if waiting:
         # What is finished already counts at once; what finishes from here on is seen by `release_late`, by whoever
         # finishes it, or by the worker that hears of this commit.
         _ = yield from release(waiting)
@@ -83,7 +86,8 @@ def _check_dependencies(orders: Sequence[Order]) -> Steps[None]:
     wanted -= {order.id for order in orders}
     if not wanted:
         return
-    existing = yield from st.existing(sorted(wanted))
+    # In this order: what is there once it is held stays there.
+    _, existing = yield from together(settling.hold(sorted(wanted)), st.existing(sorted(wanted)))
     unknown = sorted(wanted - set(existing))
     if unknown:
         raise EnqueueError(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pgwerk._core.operation import Steps, operation
-from pgwerk._core.operations.settle import UNSTARTED, end_locked, release, settle_claimed
-from pgwerk._core.outcome import Aborted, Report
+from pgwerk._core.operations.settle import UNSTARTED, end_locked, release_locked, settle_claimed
+from pgwerk._core.outcome import Aborted, Expired, Report
 from pgwerk._core.statements import admin, settling, workers
 
 _RUNNING = ("active", "aborting")
@@ -41,6 +41,8 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
         return []
     found = [job.id for job in jobs]
     dependents = yield from settling.lock_dependents(found)
+    # First what follows from an end that these could not see.
+    _ = yield from release_locked(dependents)
     held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in _RUNNING)
     gone = yield from settling.delete(found)
     keys = {job.group_key for job in jobs if job.group_key and job.status == "queued"}
@@ -48,8 +50,44 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
         keys.update((yield from settling.release_permits(held)))
     if keys:
         _ = yield from settling.ready(sorted(keys))
-    _ = yield from release(dependents)
+    _ = yield from release_locked(dependents)
     return gone
+
+
+def sweep_away(ids: Sequence[str]) -> Steps[list[str]]:
+    """Delete ended jobs that are locked, but not from under a transaction that is about to depend on one of them.
+
+    Such a one stays for the next time, and what waits for the others sees how they ended. Deleted ids come back.
+    """
+    if not ids:
+        return []
+    free = yield from settling.unheld(ids)
+    if not free:
+        return []
+    _ = yield from release_locked((yield from settling.lock_dependents(free)))
+    return (yield from settling.delete(free))
+
+
+@operation(repeatable=True)
+def expire(ids: Sequence[str]) -> Steps[int]:
+    """End those of these jobs that were not started within their ttl; how many."""
+    ended = yield from end_locked((yield from settling.lock_expired(ids)), lambda _: Expired())
+    return len(ended)
+
+
+@operation(repeatable=True)
+def delete_outlived(ids: Sequence[str]) -> Steps[int]:
+    """Delete those of these jobs that are past their retention; how many."""
+    gone = yield from sweep_away((yield from settling.lock_outlived(ids)))
+    return len(gone)
+
+
+@operation(repeatable=True)
+def purge_some(statuses: Sequence[str], older_than: float, after: str, limit: int) -> Steps[tuple[int, str | None]]:
+    """Delete up to *limit* ended jobs with ids from *after*; how many, and the last that was looked at."""
+    found = yield from admin.purgeable(statuses, older_than, after, limit)
+    gone = yield from sweep_away(found)
+    return len(gone), (found[-1] if found else None)
 
 
 @operation()
@@ -66,7 +104,17 @@ def update(
 
 
 @operation()
-def requeue_some(queue: str | None, function: str | None, limit: int) -> Steps[list[str]]:
-    """Queue up to *limit* failed or aborted jobs again; their ids come back."""
-    ids = yield from admin.requeueable(queue, function, limit)
-    return (yield from admin.requeue(ids)) if ids else []
+def requeue_some(queue: str | None, function: str | None, until: float, after: str, limit: int) -> Steps[list[str]]:
+    """Queue up to *limit* failed or aborted jobs again, with ids from *after*; those that were found come back."""
+    ids = yield from admin.requeueable(queue, function, until, after, limit)
+    if ids:
+        _ = yield from admin.requeue(ids)
+    return ids
+
+
+@operation(repeatable=True)
+def pause(queue: str, reason: str | None) -> Steps[None]:
+    """Let no worker claim from a queue; what its members of groups were offered is offered to others."""
+    yield from admin.pause(queue, reason)
+    if keys := (yield from admin.competing(queue)):
+        _ = yield from settling.ready(keys)

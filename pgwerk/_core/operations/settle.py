@@ -1,7 +1,9 @@
 """Settling: everything that follows from an outcome, in one transaction, fenced by the claim."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from pgwerk._core.job import Job, JobStatus
 from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
@@ -14,6 +16,13 @@ UNSTARTED = ("queued", "scheduled", "waiting")
 
 Settled: TypeAlias = "dict[str, Verdict]"
 """What was written, by job id; a job that is not in it was lost before."""
+
+Ended: TypeAlias = "tuple[Job, Verdict]"
+"""A job that was locked, and what was written about it."""
+
+T = TypeVar("T")
+BATCH = 1000
+"""How many jobs a statement about consequences is given."""
 
 CALLBACK_ATTEMPTS = 5
 """One whose process dies runs again; one that raises does not (`no_retry`)."""
@@ -57,10 +66,17 @@ def end_locked(jobs: Sequence[Job], outcome_of: Callable[[Job], Outcome]) -> Ste
     """End jobs that are locked and that no worker holds, with all that follows."""
     if not jobs:
         return []
+    yield from _follow((yield from _end(jobs, outcome_of)))
+    return [job.id for job in jobs]
+
+
+def _end(jobs: Sequence[Job], outcome_of: Callable[[Job], Outcome]) -> Steps[list[Ended]]:
     ended = [(job, decide(job, outcome_of(job))) for job in jobs]
     yield from settling.end_unstarted([(job.id, verdict) for job, verdict in ended])
-    yield from _follow(ended)
-    return [job.id for job in jobs]
+    return ended
+
+
+# Dependents ---------------------------------------------------------------------------------------
 
 
 @operation(repeatable=True)
@@ -72,34 +88,79 @@ def release_waiting(ids: Sequence[str]) -> Steps[int]:
 def release(ids: Sequence[str]) -> Steps[int]:
     """The steps of `release_waiting`, inside a transaction of somebody else's."""
     # The lock orders us with a parent that ends at the same time: whoever comes second sees both.
-    waiting = yield from settling.lock(sorted(ids), ("waiting",))
-    return (yield from _release_locked([job.id for job in waiting]))
+    waiting = yield from settling.lock_waiting(sorted(ids))
+    return (yield from release_locked(waiting))
 
 
-def _release_locked(ids: Sequence[str]) -> Steps[int]:
-    if not ids:
-        return 0
+def release_locked(ids: Sequence[str]) -> Steps[int]:
+    """Release or end waiting jobs that are locked; how many moved."""
+    moved = 0
+    for batch in _batches(ids):
+        released, orphans = yield from _judge(batch)
+        yield from _follow(orphans)
+        moved += released + len(orphans)
+    return moved
+
+
+def _judge(ids: Sequence[str]) -> Steps[tuple[int, list[Ended]]]:
+    """Release those whose dependencies are met, and write the ends of those for which there is no hope."""
     judged = yield from settling.judge(ids)
-    culprits = dict(judged.orphans)
-    orphans = yield from settling.lock(sorted(culprits), ("waiting",))
-    ended = yield from end_locked(orphans, lambda job: Orphaned(f"dependency failed: {culprits[job.id]}"))
-    return len(judged.released) + len(ended)
+    return len(judged.released), (yield from _end_orphans(judged.orphans))
 
 
-def _follow(ended: Sequence[tuple[Job, Verdict]]) -> Steps[None]:
-    """What follows from verdicts that are written: permits, callbacks, repeats, dependents, deletions."""
+def _end_orphans(orphans: Sequence[tuple[str, str]]) -> Steps[list[Ended]]:
+    if not orphans:
+        return []
+    culprits = dict(orphans)
+    jobs = yield from settling.lock(sorted(culprits), ("waiting",))
+    if not jobs:
+        return []
+    return (yield from _end(jobs, lambda job: Orphaned(f"dependency failed: {culprits[job.id]}")))
+
+
+def _follow(ended: Sequence[Ended]) -> Steps[None]:
+    """What follows from verdicts that are written: permits, callbacks, repeats, dependents, deletions.
+
+    The end of a dependent has consequences too, and so on at any depth. All of it is one transaction, in batches.
+    """
+    levels = deque(_batches(ended))
+    while levels:
+        level = levels.popleft()
+        yield from _give_back(level)
+        over = [(job, verdict) for job, verdict in level if verdict.terminal]
+        if not over:
+            continue
+        yield from _call_and_repeat(over)
+        ids, leavers = [job.id for job, _ in over], _leavers(over)
+        failed = [job.id for job, verdict in over if verdict.status is not JobStatus.COMPLETE]
+        # All that have no hope without these, at whatever depth, are found at once: a chain is no worse than a fan.
+        doomed = (yield from settling.doomed(failed)) if failed else []
+        for batch in _batches(doomed):
+            orphans = yield from _end_orphans(batch)
+            yield from _call_and_repeat(orphans)
+            ids += [job.id for job, _ in orphans]
+            leavers.add(_leavers(orphans))
+        # What is left are those that may run, and those that another parent of theirs has failed.
+        for dependents in _batches((yield from settling.lock_dependents(ids))):
+            _, orphans = yield from _judge(dependents)
+            if orphans:
+                levels.append(orphans)
+        yield from _delete_ended(leavers)
+
+
+def _give_back(ended: Sequence[Ended]) -> Steps[None]:
     stopped = [job for job, _ in ended if job.group_key and job.status in (JobStatus.ACTIVE, JobStatus.ABORTING)]
     if stopped:
         freed = yield from settling.release_permits(sorted((job.group_key or "", job.id) for job in stopped))
         if freed:
             _ = yield from settling.ready(freed)
-    over = [(job, verdict) for job, verdict in ended if verdict.terminal]
     # It may have been the one that was let compete for a free permit.
-    left = sorted({job.group_key for job, _ in over if job.group_key and job.status is JobStatus.QUEUED})
+    left = {job.group_key for job, v in ended if v.terminal and job.group_key and job.status is JobStatus.QUEUED}
     if left:
-        _ = yield from settling.ready(left)
-    if not over:
-        return
+        _ = yield from settling.ready(sorted(left))
+
+
+def _call_and_repeat(over: Sequence[Ended]) -> Steps[None]:
     callbacks = [callback_job(job, verdict) for job, verdict in over if verdict.callback]
     if callbacks:
         _ = yield from insert_many(callbacks, always_tell=True)
@@ -107,18 +168,36 @@ def _follow(ended: Sequence[tuple[Job, Verdict]]) -> Steps[None]:
     if repeats:
         yield from settling.take_keys([job.id for job, _ in repeats if job.key])
         yield from settling.repeat(repeats)
-    dependents = yield from settling.lock_dependents([job.id for job, _ in over])
-    _ = yield from _release_locked(dependents)
-    yield from _delete_ended(over)
 
 
-def _delete_ended(over: Sequence[tuple[Job, Verdict]]) -> Steps[None]:
-    gone = [job.id for job, verdict in over if verdict.delete]
-    callbacks = [job.id for job, _ in over if job.callback_of]
-    if callbacks:
-        gone += yield from settling.finished_callbacks(callbacks)
-    if gone:
-        _ = yield from settling.delete(sorted(gone))
+@dataclass
+class _Leavers:
+    """Ended jobs whose rows may go with them."""
+
+    deleted: list[str]
+    """Those that do not want to be kept."""
+    callbacks: list[str]
+    """Callbacks: the job that they were about may have waited for their end."""
+
+    def add(self, others: "_Leavers") -> None:
+        self.deleted += others.deleted
+        self.callbacks += others.callbacks
+
+
+def _leavers(over: Sequence[Ended]) -> _Leavers:
+    return _Leavers([job.id for job, verdict in over if verdict.delete], [job.id for job, _ in over if job.callback_of])
+
+
+def _delete_ended(leavers: _Leavers) -> Steps[None]:
+    gone = leavers.deleted
+    if leavers.callbacks:
+        gone += yield from settling.finished_callbacks(leavers.callbacks)
+    for batch in _batches(sorted(gone)):
+        _ = yield from settling.delete(batch)
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def callback_job(job: Job, verdict: Verdict) -> NewJob:

@@ -1,4 +1,7 @@
-"""The same for many jobs, in batches that are transactions of their own."""
+"""The same for many jobs, in batches that are transactions of their own.
+
+Each goes once through the ids, so that it ends however many jobs come and fail meanwhile, and acts on none twice.
+"""
 
 from collections.abc import Sequence
 
@@ -9,31 +12,41 @@ from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures.sweep import BATCH, NO_ID
 from pgwerk._core.statements import admin
 
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
 
 def requeue_all(queue: str | None, function: str | None) -> Procedure[int]:
-    """Queue failed and aborted jobs again; how many."""
-    total = 0
-    while ids := (yield from ask(manage.requeue_some(queue, function, BATCH))):
+    """Queue the jobs again that are failed or aborted now; how many."""
+    until = yield from ask(admin.database_time())
+    total, after = 0, NO_ID
+    while ids := (yield from ask(manage.requeue_some(queue, function, until, after, BATCH))):
         total += len(ids)
+        after = ids[-1]
     return total
 
 
 def cancel_all(queue: str | None) -> Procedure[int]:
-    """Cancel jobs that have not started; how many."""
-    total = 0
-    while ids := (yield from ask(admin.cancellable(queue, BATCH))):
-        ended = yield from ask(end_unstarted(ids, Aborted("aborted: cancelled")))
+    """Cancel jobs that have not started; how many.
+
+    The youngest first: what depends on others is cancelled before these, rather than failed by their end.
+    """
+    total, before = 0, LAST_ID
+    # One more is found than is ended: that one begins the next batch.
+    while ids := (yield from ask(admin.cancellable(queue, before, BATCH + 1))):
+        ended = yield from ask(end_unstarted(ids[:BATCH], Aborted("aborted: cancelled")))
         total += len(ended)
-        if not ended:
+        if len(ids) <= BATCH:
             break
+        before = ids[BATCH]
     return total
 
 
 def purge(statuses: Sequence[str], older_than: float) -> Procedure[int]:
     """Delete ended jobs that ended more than *older_than* seconds ago; how many."""
     total, after = 0, NO_ID
-    while ids := (yield from ask(admin.purgeable(statuses, older_than, after, BATCH))):
-        gone = yield from ask(manage.delete(ids))
-        total += len(gone)
-        after = ids[-1]
-    return total
+    while True:
+        gone, last = yield from ask(manage.purge_some(statuses, older_than, after, BATCH))
+        total += gone
+        if last is None:
+            return total
+        after = last

@@ -1,11 +1,12 @@
 """The sweep: whatever could be left behind by a crash, a race or a lost notification is found and mended here."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Operation, Procedure, R, ask
+from pgwerk._core.operations import manage
 from pgwerk._core.operations.recover import (
     Begun,
     recover_lost,
@@ -13,10 +14,11 @@ from pgwerk._core.operations.recover import (
     recover_unclaimed,
     recover_worker,
 )
-from pgwerk._core.operations.settle import end_unstarted, release_waiting
-from pgwerk._core.outcome import Expired
-from pgwerk._core.statements import settling, upkeep
-from pgwerk.errors import DatabaseError
+from pgwerk._core.operations.settle import Settled, release_waiting, settle
+from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
+from pgwerk._core.procedures.isolate import Refused, each, give_up, is_locked, refuses_a_value
+from pgwerk._core.statements import settling, upkeep, workers
+from pgwerk.errors import WerkError
 
 BATCH = 500
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -37,6 +39,8 @@ class Swept:
     readied: int = 0
     deleted: int = 0
     next_due: float | None = None
+    refused: Refused = field(default_factory=list)
+    """Jobs that were failed, or left alone where that was impossible too, because Postgres refused to change them."""
 
 
 def recover(live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.inf) -> Procedure[Swept]:
@@ -46,13 +50,23 @@ def recover(live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.
     """
     swept = Swept()
     while True:
-        lost = yield from _unless_locked(lambda pass_over: recover_lost(live, max_lost, seen=seen, pass_over=pass_over))
+        try:
+            lost = yield from _unless_locked(
+                lambda pass_over: recover_lost(live, max_lost, seen=seen, pass_over=pass_over)
+            )
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            if not (yield from _recover_each(live, max_lost, seen, swept)):
+                return swept
+            continue
         swept.recovered += lost.jobs
         swept.lost_workers += lost.workers
         if not lost.jobs:
             break
     if lost.overdue:
-        swept.recovered += yield from _unless_locked(lambda pass_over: recover_overdue(seen=seen, pass_over=pass_over))
+        yield from _recover_overdue(swept, seen)
+    yield from _look_again(swept.recovered)
     return swept
 
 
@@ -60,10 +74,47 @@ def _unless_locked(make: Callable[[bool], Operation[R]]) -> Procedure[R]:
     """Run an operation; when it has to wait for a lock for too long, run it without what is locked."""
     try:
         return (yield from ask(make(False)))
-    except DatabaseError as error:
-        if error.sqlstate != "55P03":
+    except WerkError as error:
+        if not is_locked(error):
             raise
     return (yield from ask(make(True)))
+
+
+def _recover_overdue(swept: Swept, seen: float | None) -> Procedure[None]:
+    try:
+        swept.recovered += yield from _unless_locked(lambda pass_over: recover_overdue(seen=seen, pass_over=pass_over))
+    except WerkError as error:
+        if not refuses_a_value(error):
+            raise
+        for id_, claim, reason in (yield from ask(upkeep.overdue(BATCH, seen))):
+            _ = yield from _settle_each([id_], claim, None, Overdue(reason), swept)
+
+
+def _settle_each(
+    ids: Sequence[str], claim: int, worker: str | None, outcome: Outcome, swept: Swept, max_lost: int = MAX_LOST
+) -> Procedure[Refused]:
+    """Settle lost jobs of one claim, and give up those for which that is refused; those left over come back."""
+    refused: Refused = []
+
+    def settle_these(some: Sequence[str]) -> Operation[Settled]:
+        return settle([Report(id_, claim, outcome) for id_ in some], worker, max_lost=max_lost)
+
+    for verdicts in (yield from each(ids, settle_these, refused)):
+        swept.recovered += verdicts
+    swept.refused += refused
+    return (yield from give_up(refused))
+
+
+def _recover_each(live: float, max_lost: int, seen: float | None, swept: Swept) -> Procedure[bool]:
+    """Recover jobs of the dead one by one, and give up those that cannot be; False when there is none of either."""
+    before = len(swept.recovered) + len(swept.refused)
+    stuck: Refused = []
+    # In a transaction of its own: who is dead was forgotten with the one that failed.
+    swept.lost_workers += yield from ask(workers.bury([], live, seen or 0.0))
+    for claim in (yield from ask(workers.lost_claims(live, BATCH, seen or 0.0))):
+        outcome = Lost("worker lost: it was not heard of in time")
+        stuck += yield from _settle_each(sorted(claim.job_ids), claim.id, claim.worker, outcome, swept, max_lost)
+    return len(swept.recovered) + len(swept.refused) - len(stuck) > before
 
 
 def recover_dead(
@@ -71,17 +122,46 @@ def recover_dead(
 ) -> Procedure[list[str]]:
     """Recover the jobs of one worker that is known to be dead. *begun*: None when nobody knows."""
     recovered = yield from ask(recover_worker(worker, reason, begun, max_lost))
+    yield from _look_again(recovered.jobs)
     return recovered.jobs
+
+
+def _look_again(ids: Sequence[str]) -> Procedure[None]:
+    """Offer what these jobs held once more: who was denied it while it was given back could not be seen then."""
+    for start in range(0, len(ids), BATCH):
+        yield from offer((yield from ask(settling.groups_of(ids[start : start + BATCH]))))
+
+
+def offer(keys: Sequence[str]) -> Procedure[int]:
+    """Offer the free permits of these groups; how many members may compete for them."""
+    return (yield from ask(settling.ready(keys))) if keys else 0
 
 
 def promote_due() -> Procedure[upkeep.Promoted]:
     """Queue all scheduled jobs that are due."""
     total = 0
     while True:
-        promoted = yield from ask(upkeep.promote(BATCH * 2))
+        try:
+            promoted = yield from ask(upkeep.promote(BATCH * 2))
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            moved, progressed = yield from _promote_each()
+            total += moved
+            if not progressed:
+                return upkeep.Promoted(total, None)
+            continue
         total += promoted.moved
         if promoted.moved < BATCH * 2:
             return upkeep.Promoted(total, promoted.next_due)
+
+
+def _promote_each() -> Procedure[tuple[int, bool]]:
+    """Queue due jobs, and give up those that cannot be; how many were queued, and whether there is less to do now."""
+    refused: Refused = []
+    moved = yield from each((yield from ask(upkeep.due(BATCH * 2))), upkeep.promote_these, refused)
+    stuck = yield from give_up([(id_, f"it could not be queued: {reason}") for id_, reason in refused])
+    return sum(moved), sum(moved) > 0 or len(stuck) < len(refused)
 
 
 def sweep(
@@ -94,44 +174,56 @@ def sweep(
     """
     swept = yield from recover(live, max_lost, seen=seen)
     if stuck is not None:
-        swept.recovered += yield from ask(recover_unclaimed(stuck))
+        try:
+            swept.recovered += yield from ask(recover_unclaimed(stuck))
+        except WerkError as error:
+            if not refuses_a_value(error):
+                raise
+            swept.refused.append(("that no worker claimed", str(error)))
     promoted = yield from promote_due()
     swept.promoted, swept.next_due = promoted.moved, promoted.next_due
-    swept.expired = yield from _expire()
-    swept.released = yield from _release_stranded()
-    freed = yield from ask(upkeep.leaked_permits())
-    groups = yield from ask(upkeep.blocked_groups())
-    if keys := sorted({*freed, *groups}):
-        swept.readied = yield from ask(settling.ready(keys))
-    swept.deleted = yield from _delete_outlived()
-    _ = yield from ask(upkeep.settled_claims())
+    yield from _end_time(swept)
+    yield from _release_stranded(swept)
+    swept.readied = yield from _offer_permits(swept)
+    while (yield from ask(upkeep.settled_claims(BATCH))) == BATCH:
+        pass
     _ = yield from ask(upkeep.forget_workers(KEEP_WORKERS))
     return swept
 
 
-def _expire() -> Procedure[int]:
-    total = 0
-    while ids := (yield from ask(upkeep.expired(BATCH))):
-        ended = yield from ask(end_unstarted(ids, Expired()))
-        total += len(ended)
-        if not ended:
-            break
-    return total
+def _end_time(swept: Swept) -> Procedure[None]:
+    """End what was not started in time, delete what was kept long enough."""
+    place = (upkeep.LONG_AGO, NO_ID)
+    while found := (yield from ask(upkeep.past(*place, BATCH))):
+        refused: Refused = []
+        late = [one.id for one in found if not one.started]
+        swept.expired += sum((yield from each(late, manage.expire, refused)))
+        _ = yield from give_up(refused)
+        swept.refused += refused
+        # What cannot be deleted stays; there is nothing that it holds up.
+        ended = [one.id for one in found if one.started]
+        swept.deleted += sum((yield from each(ended, manage.delete_outlived, swept.refused)))
+        place = (found[-1].expires_at, found[-1].id)
 
 
-def _release_stranded() -> Procedure[int]:
-    total, after = 0, NO_ID
-    while ids := (yield from ask(upkeep.stranded(after, BATCH))):
-        total += yield from ask(release_waiting(ids))
-        after = ids[-1]
-    return total
+def _release_stranded(swept: Swept) -> Procedure[None]:
+    after = NO_ID
+    while found := (yield from ask(upkeep.waiting(after, BATCH))):
+        refused: Refused = []
+        stranded = [id_ for id_, free in found if free]
+        swept.released += sum((yield from each(stranded, release_waiting, refused)))
+        _ = yield from give_up(refused)
+        swept.refused += refused
+        after = found[-1][0]
 
 
-def _delete_outlived() -> Procedure[int]:
-    total = 0
-    while ids := (yield from ask(upkeep.outlived(BATCH))):
-        gone = yield from ask(settling.delete(sorted(ids)))
-        total += len(gone)
-        if not gone:
-            break
+def _offer_permits(swept: Swept) -> Procedure[int]:
+    refused: Refused = []
+    total, after = 0, ""
+    while freed := (yield from ask(upkeep.leaked_permits(BATCH))):
+        total += sum((yield from each(sorted(set(freed)), settling.ready, refused)))
+    while keys := (yield from ask(upkeep.blocked_groups(after, BATCH))):
+        total += sum((yield from each(keys, settling.ready, refused)))
+        after = keys[-1]
+    swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total

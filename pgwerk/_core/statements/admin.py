@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from pgwerk._core.operation import Statement, column, found, nothing
+from pgwerk._core.operation import Statement, column, found, nothing, scalar
 
 
 def requeue(ids: Sequence[str]) -> Statement[list[str]]:
@@ -16,7 +16,7 @@ def requeue(ids: Sequence[str]) -> Statement[list[str]]:
         with requeued as (
             update {jobs}
             set status = 'queued',
-                max_attempts = least(attempts::bigint + coalesce(budget, max_attempts), 2147483647),
+                max_attempts = least(attempts::bigint + coalesce(budget, max_attempts), 1000000000),
                 budget = coalesce(budget, max_attempts),
                 lost = null,
                 interrupted = null,
@@ -40,35 +40,45 @@ def requeue(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
-def requeueable(queue: str | None, function: str | None, limit: int) -> Statement[list[str]]:
-    """Find failed or aborted jobs."""
+def database_time() -> Statement[float]:
+    """Read Postgres's clock, in seconds since 1970."""
+    text = "select extract(epoch from clock_timestamp())::double precision"
+    return Statement(text, {}, scalar, repeatable=True)
+
+
+def requeueable(queue: str | None, function: str | None, until: float, after: str, limit: int) -> Statement[list[str]]:
+    """Lock failed or aborted jobs that ended before *until*, in the order of their ids from *after*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where lane = 'failed'
           and (%(queue)s::text is null or queue = %(queue)s)
           and (%(function)s::text is null or function = %(function)s)
-        order by id
+          and (completed_at is null or completed_at <= to_timestamp(%(until)s))
+          and id > %(after)s::uuid
+        order by j.id
         limit %(limit)s
-        for update skip locked
+        for update skip locked  -- somebody else requeues or deletes it
         """,
-        {"queue": queue, "function": function, "limit": limit},
+        {"queue": queue, "function": function, "until": until, "after": after, "limit": limit},
         column,
     )
 
 
-def cancellable(queue: str | None, limit: int) -> Statement[list[str]]:
-    """Find jobs that have not started."""
+def cancellable(queue: str | None, before: str, limit: int) -> Statement[list[str]]:
+    """Find jobs that have not started, in the reverse order of their ids from *before*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where status in ('queued', 'scheduled', 'waiting')
           and (%(queue)s::text is null or queue = %(queue)s)
-        order by id
+          and id <= %(before)s::uuid
+        order by j.id desc
         limit %(limit)s
         """,
-        {"queue": queue, "limit": limit},
+        {"queue": queue, "before": before, "limit": limit},
         column,
+        repeatable=True,
     )
 
 
@@ -152,20 +162,20 @@ def change(
 
 
 def purgeable(statuses: Sequence[str], older_than: float, after: str, limit: int) -> Statement[list[str]]:
-    """Find ended jobs by completion time, in the order of their ids from *after*."""
+    """Lock ended jobs by completion time, in the order of their ids from *after*."""
     return Statement(
         """
-        select id::text from {jobs}
+        select j.id::text from {jobs} j
         where status in ('complete', 'failed', 'aborted')
           and status = any(%(statuses)s::text[])
           and completed_at < now() - %(older)s * interval '1 second'
           and id > %(after)s::uuid
-        order by id
+        order by j.id
         limit %(limit)s
+        for update skip locked  -- somebody requeues it, or deletes it
         """,
         {"statuses": list(statuses), "older": older_than, "after": after, "limit": limit},
         column,
-        repeatable=True,
     )
 
 
@@ -197,6 +207,23 @@ def pause(queue: str, reason: str | None) -> Statement[None]:
     )
 
 
+def competing(queue: str) -> Statement[list[str]]:
+    """Name the groups whose members in this queue were let compete for permits."""
+    return Statement(
+        """
+        select distinct group_key from {jobs}
+        where queue = %(queue)s
+          and lane = 'ready'
+          and status = 'queued'
+          and group_key is not null
+        order by group_key
+        """,
+        {"queue": queue},
+        column,
+        repeatable=True,
+    )
+
+
 def resume(queue: str) -> Statement[bool]:
     """Let workers claim from a queue again."""
     return Statement(
@@ -205,6 +232,12 @@ def resume(queue: str) -> Statement[bool]:
             update {queues} set paused_at = null, reason = null
             where name = %(queue)s and paused_at is not null
             returning name
+        ), competing as (
+            -- Meanwhile they were offered no permit.
+            update {jobs} j
+            set blocked = false
+            from resumed
+            where j.lane = 'blocked' and j.queue = resumed.name
         )
         select pg_notify({wake}, 'q' || name) from resumed
         """,

@@ -1,6 +1,5 @@
 """Claiming: a batch of jobs in one statement, and one job by itself."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from functools import cached_property, partial
 from itertools import zip_longest
 from typing import Any
 
+from pgwerk._core import lenient
 from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Row, Rows, Statement
@@ -318,7 +318,7 @@ def _read_claimed(row: Row) -> Claimed:
     if extras is None:
         return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, row)
     values = _values(row)
-    plain = _add_extras(values, json.loads(extras))
+    plain = _add_extras(values, lenient.loads(extras))
     return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, row, Job.of(values))
 
 
@@ -350,7 +350,7 @@ def _add_extras(values: dict[str, Any], extras: dict[str, Any]) -> bool:
     for name, value in extras.items():
         if name in _JOB_FIELDS and name not in values and value is not None:
             if name in _TIMES:
-                value = datetime.fromisoformat(value)  # noqa: PLW2901  # as its column would come
+                value = lenient.moment(value)  # noqa: PLW2901  # as its column would come
             elif name in _SECONDS:
                 value = float(value)  # noqa: PLW2901  # JSON makes no difference between 1 and 1.0
             values[name] = value

@@ -131,7 +131,12 @@ def link(edges: Sequence[tuple[str, str, bool]]) -> Statement[None]:
 def tell_waiting(ids: Sequence[str]) -> Statement[None]:
     """Ask whoever listens to look at these waiting jobs once this transaction has committed."""
     return Statement(
-        "select pg_notify({wake}, 'w' || id) from unnest(%(ids)s::text[]) as t(id)",
+        """
+        select pg_notify({wake}, 'w' || string_agg(id, ','))
+        -- Messages well under the limit of 8000 bytes.
+        from (select id, (row_number() over ()) / 150 as part from unnest(%(ids)s::text[]) as t(id)) w
+        group by part
+        """,
         {"ids": list(ids)},
         nothing,
     )

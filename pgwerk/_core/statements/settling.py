@@ -49,6 +49,59 @@ def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
     )
 
 
+def lock_waiting(ids: Sequence[str]) -> Statement[list[str]]:
+    """Lock those of these jobs that wait for their dependencies."""
+    return Statement(
+        """
+        select j.id::text
+        from {jobs} j
+        where j.id = any(%(ids)s::uuid[])
+          and j.status = 'waiting'
+        order by j.id
+        for update of j  -- a parent that ends at the same time waits, or we for it
+        """,
+        {"ids": list(ids)},
+        column,
+    )
+
+
+def lock_expired(ids: Sequence[str]) -> Statement[list[Job]]:
+    """Lock those of these jobs that were not started within their ttl."""
+    return Statement(
+        f"""
+        select {SETTLE_LIST}
+        from {{jobs}} j
+        where j.id = any(%(ids)s::uuid[])
+          and j.status in ('queued', 'scheduled', 'waiting')
+          and j.expires_at < now()
+        order by j.id
+        for update of j skip locked  -- somebody changes it: the next sweep looks again
+        """,
+        {"ids": list(ids)},
+        _read_jobs,
+    )
+
+
+def lock_outlived(ids: Sequence[str]) -> Statement[list[str]]:
+    """Lock those of these jobs that have ended, are past their retention, and whose callbacks have ended too."""
+    return Statement(
+        """
+        select j.id::text
+        from {jobs} j
+        where j.id = any(%(ids)s::uuid[])
+          and j.status in ('complete', 'failed', 'aborted')
+          and j.expires_at < now()
+          and not exists (
+              select from {jobs} c
+              where c.callback_of = j.id and c.status not in ('complete', 'failed', 'aborted'))
+        order by j.id
+        for update of j skip locked  -- somebody changes it: the next sweep looks again
+        """,
+        {"ids": list(ids)},
+        column,
+    )
+
+
 def end_unstarted(entries: Sequence[tuple[str, Verdict]]) -> Statement[None]:
     """Write the end of jobs that no worker holds (locked before)."""
     return Statement(
@@ -97,47 +150,74 @@ def release_permits(jobs: Sequence[tuple[str, str]]) -> Statement[list[str]]:
     )
 
 
+_USABLE = """and j.status = 'queued'
+          and j.scheduled_at <= now()
+          and (j.expires_at is null or j.expires_at > now())
+          and not exists (select from {queues} q where q.name = j.queue and q.paused_at is not null)"""
+_READY = """
+with room as (
+    select k.key, coalesce(m.group_limit, 1) - (select count(*) from {permits} p where p.key = k.key) as free
+    from (select distinct unnest(%(keys)s::text[]) as key) k
+    cross join lateral (
+        select j.group_limit from {jobs} j
+        where j.group_key = k.key
+          and j.lane = 'blocked'
+          ${usable}
+        order by (-j.priority::integer), j.scheduled_at, j.id
+        limit 1
+    ) m
+), next as (
+    select m.id
+    from room r
+    cross join lateral (
+        select j.id from {jobs} j
+        where j.group_key = r.key
+          and j.lane = 'blocked'
+          ${usable}
+        order by (-j.priority::integer), j.scheduled_at, j.id
+        limit greatest(r.free, 0)
+        for update of j skip locked  -- somebody else readies or cancels it
+    ) m
+), readied as (
+    update {jobs} j
+    set blocked = false
+    where j.id = any (array(select id from next))
+    returning j.queue
+), told as (
+    select pg_notify({wake}, 'q' || queue) from readied
+    where exists (select from {idle})
+    group by queue
+)
+select (select count(*) from readied), (select count(*) from told)
+""".replace("${usable}", _USABLE)
+
+
 def ready(keys: Sequence[str]) -> Statement[int]:
     """Let as many blocked members of these groups compete again as they have free permits.
 
+    Only those that a claim would take: due, not expired, not in a paused queue.
     Idempotent. It must be asked in a snapshot taken after the permits were released: in its own
     transaction once more after that commit, because a denial and a release can pass each other.
     """
     return Statement(
-        """
-        with room as (
-            select k.key, coalesce(m.group_limit, 1) - (select count(*) from {permits} p where p.key = k.key) as free
-            from (select distinct unnest(%(keys)s::text[]) as key) k
-            cross join lateral (
-                select j.group_limit from {jobs} j
-                where j.group_key = k.key and j.lane = 'blocked'
-                order by (-j.priority::integer), j.scheduled_at, j.id
-                limit 1
-            ) m
-        ), next as (
-            select m.id
-            from room r
-            cross join lateral (
-                select j.id from {jobs} j
-                where j.group_key = r.key and j.lane = 'blocked'
-                order by (-j.priority::integer), j.scheduled_at, j.id
-                limit greatest(r.free, 0)
-                for update skip locked  -- somebody else readies or cancels it
-            ) m
-        ), readied as (
-            update {jobs} j
-            set blocked = false
-            where j.id = any (array(select id from next))
-            returning j.queue
-        ), told as (
-            select pg_notify({wake}, 'q' || queue) from readied
-            where exists (select from {idle})
-            group by queue
-        )
-        select (select count(*) from readied), (select count(*) from told)
-        """,
+        _READY,
         {"keys": list(keys)},
         lambda rows: int(rows[0][0]),
+        repeatable=True,
+    )
+
+
+def groups_of(ids: Sequence[str]) -> Statement[list[str]]:
+    """Name the groups of these jobs."""
+    return Statement(
+        """
+        select distinct group_key from {jobs}
+        where id = any(%(ids)s::uuid[])
+          and group_key is not null
+        order by group_key
+        """,
+        {"ids": list(ids)},
+        column,
         repeatable=True,
     )
 
@@ -223,6 +303,43 @@ def lock_dependents(parents: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+def doomed(parents: Sequence[str]) -> Statement[list[tuple[str, str]]]:
+    """Find the waiting jobs (id, a dependency that failed) that cannot run any more, at any depth below these.
+
+    Nothing is locked: while its own dependency has no chance, nobody can release one of them.
+    """
+    return Statement(
+        """
+        with recursive doomed(id) as (
+            select unnest(%(parents)s::uuid[])
+            union
+            select w.id
+            from doomed p
+            cross join lateral (
+                select d.job_id from {job_deps} d
+                where d.depends_on = p.id and not d.satisfied and not d.allow_failure
+                offset 0) d  -- one look-up each, not all edges once a level
+            cross join lateral (
+                select j.id from {jobs} j where j.id = d.job_id and j.status = 'waiting'
+                offset 0) w
+        )
+        select w.id::text, min(p.id::text)
+        from doomed p
+        cross join lateral (
+            select d.job_id from {job_deps} d
+            where d.depends_on = p.id and not d.satisfied and not d.allow_failure
+            offset 0) d
+        cross join lateral (
+            select j.id from {jobs} j where j.id = d.job_id and j.status = 'waiting'
+            offset 0) w
+        group by w.id
+        order by w.id
+        """,
+        {"parents": list(parents)},
+        lambda rows: [(row[0], row[1]) for row in rows],
+    )
+
+
 class Judged(NamedTuple):
     """Waiting jobs that were released, and (job, the dependency that failed) of those that never will be."""
 
@@ -296,6 +413,46 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
 
 
 # Rows that go -------------------------------------------------------------------------------------
+
+_SHARDS = 128
+"""Of so many locks, the one for a job is that of its id's hash: one a job could be more than Postgres has room for."""
+
+
+def hold(ids: Sequence[str]) -> Statement[None]:
+    """Keep the rows of these jobs from being swept away before this transaction, which depends on them, has ended.
+
+    Once it has committed, its edges are there for all to see.
+    """
+    return Statement(
+        f"""
+        select pg_advisory_xact_lock_shared(hashtext({{wake}}), shard)  -- waits for deletions in progress
+        from (select distinct hashtext(id) & {_SHARDS - 1} from unnest(%(ids)s::text[]) as t(id)) as s(shard)
+        """,
+        {"ids": list(ids)},
+        nothing,
+    )
+
+
+def unheld(ids: Sequence[str]) -> Statement[list[str]]:
+    """Say of which of these jobs no open transaction is making a dependency; none does until this one ends.
+
+    What they are comes to light in a later statement: this one's snapshot is older than its locks.
+    """
+    return Statement(
+        f"""
+        with free as materialized (
+            select shard, pg_try_advisory_xact_lock(hashtext({{wake}}), shard) as ours  -- never waits
+            from (select distinct hashtext(id) & {_SHARDS - 1} from unnest(%(ids)s::text[]) as t(id)) as s(shard)
+        )
+        select t.id
+        from unnest(%(ids)s::text[]) as t(id)
+        join free f on f.shard = hashtext(t.id) & {_SHARDS - 1}
+        where f.ours
+        order by t.id
+        """,
+        {"ids": list(ids)},
+        column,
+    )
 
 
 def delete(ids: Sequence[str]) -> Statement[list[str]]:

@@ -58,6 +58,133 @@ def promote(limit: int) -> Statement[Promoted]:
     )
 
 
+def due(limit: int) -> Statement[list[str]]:
+    """Name scheduled jobs that are due."""
+    return Statement(
+        """
+        select j.id::text from {jobs} j
+        where j.lane = 'scheduled' and j.scheduled_at <= now()
+        order by j.scheduled_at
+        limit %(limit)s
+        """,
+        {"limit": limit},
+        column,
+        repeatable=True,
+    )
+
+
+def promote_these(ids: Sequence[str]) -> Statement[int]:
+    """Queue those of these scheduled jobs that are due; how many."""
+    return Statement(
+        """
+        with promoted as (
+            update {jobs} j
+            set status = 'queued'
+            where j.id = any(%(ids)s::uuid[])
+              and j.status = 'scheduled'
+              and j.scheduled_at <= now()
+            returning j.queue
+        ), told as (
+            select pg_notify({wake}, 'q' || queue) from promoted group by queue
+        )
+        select (select count(*) from promoted), (select count(*) from told)
+        """,
+        {"ids": list(ids)},
+        lambda rows: int(rows[0][0]),
+        repeatable=True,
+    )
+
+
+def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
+    """Name the jobs that come next in each of these queues."""
+    return Statement(
+        """
+        select j.id::text
+        from unnest(%(queues)s::text[]) as q(name)
+        cross join lateral (
+            select j.id from {jobs} j
+            where j.queue = q.name
+              and j.lane = 'ready'
+              and j.status = 'queued'
+              and j.scheduled_at <= now()
+            order by (-j.priority::integer), j.scheduled_at, j.id
+            limit %(limit)s
+        ) j
+        """,
+        {"queues": list(queues), "limit": limit},
+        column,
+        repeatable=True,
+    )
+
+
+def rehearse_claim(ids: Sequence[str]) -> Statement[list[str]]:
+    """Write what a claim would; nobody else sees it before `forget_rehearsal`, in the same transaction."""
+    return Statement(
+        """
+        update {jobs} j
+        set status = 'active',
+            attempts = j.attempts + 1,
+            started_at = now(),
+            touched_at = now()
+        where j.id in (
+                select id from {jobs}
+                where id = any(%(ids)s::uuid[])
+                  and status = 'queued'
+                for update skip locked)  -- it is being claimed
+          and j.status = 'queued'
+        returning j.id::text
+        """,
+        {"ids": list(ids)},
+        column,
+    )
+
+
+def forget_rehearsal(ids: Sequence[str]) -> Statement[None]:
+    """Take back what `rehearse_claim` wrote."""
+    return Statement(
+        """
+        update {jobs} j
+        set status = 'queued',
+            attempts = j.attempts - 1,
+            started_at = null,
+            touched_at = null
+        where j.id = any(%(ids)s::uuid[])
+        """,
+        {"ids": list(ids)},
+        nothing,
+    )
+
+
+def give_up(job_id: str, reason: str, claim: int | None = None) -> Statement[list[str]]:
+    """Fail a job that holds up others, and nothing else: no callback, no dependents, no retention.
+
+    Those that depend on it are found by the sweep. With *claim*, only while it is active under that claim.
+    """
+    return Statement(
+        """
+        with failed as (
+            update {jobs} j
+            set status = 'failed',
+                error = %(reason)s,
+                completed_at = now(),
+                worker_id = null,
+                blocked = false,
+                expires_at = null
+            where j.id = %(id)s
+              and j.status not in ('complete', 'failed', 'aborted')
+              and (%(claim)s::bigint is null or j.claim_id = %(claim)s and j.status in ('active', 'aborting'))
+            returning j.id, j.awaited
+        ), told as (
+            select pg_notify({done}, id::text) from failed where awaited
+        )
+        select f.id::text, (select count(*) from told) from failed f
+        """,
+        {"id": job_id, "reason": reason, "claim": claim},
+        column,
+        repeatable=True,
+    )
+
+
 def overdue(limit: int, seen: float | None = None) -> Statement[list[tuple[str, int, str]]]:
     """Find running jobs (id, claim, reason) past their own heartbeat deadline, or past timeout plus grace.
 
@@ -137,107 +264,124 @@ def adopt(ids: Sequence[str]) -> Statement[None]:
     )
 
 
-def settled_claims() -> Statement[int]:
+def settled_claims(limit: int) -> Statement[int]:
     """Forget claims none of whose jobs is active under them any more (left by workers that died after a settle)."""
     return Statement(
         """
-        delete from {claims} c
-        where c.claimed_at < now() - interval '1 minute'
-          and not exists (
-              select from {jobs} j
-              where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting')
-              offset 0)  -- see overdue
-        returning c.id
+        delete from {claims}
+        where id = any (array(
+            select c.id from {claims} c
+            where c.claimed_at < now() - interval '1 minute'
+              and not exists (
+                  select from {jobs} j
+                  where j.id = any(c.job_ids) and j.claim_id = c.id and j.status in ('active', 'aborting')
+                  offset 0)  -- see overdue
+            limit %(limit)s))
+        returning id
         """,
-        {},
+        {"limit": limit},
         count,
         repeatable=True,
     )
 
 
-def expired(limit: int) -> Statement[list[str]]:
-    """Find jobs that were not started within their ttl."""
-    return Statement(
-        """
-        select id::text from {jobs}
-        where expires_at is not null
-          and expires_at < now()
-          and status in ('queued', 'scheduled', 'waiting')
-        order by expires_at
-        limit %(limit)s
-        """,
-        {"limit": limit},
-        column,
-        repeatable=True,
-    )
+class Past(NamedTuple):
+    """A job whose time is over: its ttl when it has not started, its retention when it has ended."""
+
+    id: str
+    expires_at: str
+    started: bool
 
 
-def outlived(limit: int) -> Statement[list[str]]:
-    """Find ended jobs past their retention, whose callbacks have ended too."""
+LONG_AGO = "-infinity"
+
+
+def past(expires_at: str, id_: str, limit: int) -> Statement[list[Past]]:
+    """Read on in the index of those whose time is over, from this place.
+
+    Whatever they are, and whether or not something can be done about them: each step reads no more than *limit*.
+    """
     return Statement(
         """
-        select j.id::text from {jobs} j
+        select j.id::text, j.expires_at::text, j.status not in ('queued', 'scheduled', 'waiting')
+        from {jobs} j
         where j.expires_at is not null
           and j.expires_at < now()
-          and j.status in ('complete', 'failed', 'aborted')
-          and not exists (
-              select from {jobs} c
-              where c.callback_of = j.id and c.status not in ('complete', 'failed', 'aborted'))
-        order by j.expires_at
+          and (j.expires_at, j.id) > (%(expires_at)s::timestamptz, %(id)s::uuid)
+        order by j.expires_at, j.id
         limit %(limit)s
         """,
-        {"limit": limit},
-        column,
+        {"expires_at": expires_at, "id": id_, "limit": limit},
+        lambda rows: [Past(*row) for row in rows],
         repeatable=True,
     )
 
 
-def stranded(after: str, limit: int) -> Statement[list[str]]:
-    """Find waiting jobs, by id from *after*, that nothing holds back any more."""
+def waiting(after: str, limit: int) -> Statement[list[tuple[str, bool]]]:
+    """Read on among waiting jobs, by id from *after*: (id, whether nothing holds it back any more)."""
     return Statement(
         """
-        select w.id::text
-        from (select id from {jobs} where lane = 'waiting' and id > %(after)s::uuid order by id) w
-        where not exists (
-                  select from {job_deps} d
-                  join {jobs} p on p.id = d.depends_on
-                  where d.job_id = w.id and not d.satisfied
-                    and p.status not in ('complete', 'failed', 'aborted'))
-           or exists (
-                  select from {job_deps} d
-                  join {jobs} p on p.id = d.depends_on
-                  where d.job_id = w.id and not d.satisfied and not d.allow_failure
-                    and p.status in ('failed', 'aborted'))
+        select w.id::text, not coalesce(e.open, false) or coalesce(e.hopeless, false)
+        from (
+            select id from {jobs} where lane = 'waiting' and id > %(after)s::uuid order by id limit %(limit)s
+        ) w
+        cross join lateral (
+            select bool_or(p.status not in ('complete', 'failed', 'aborted')) as open,
+                   bool_or(p.status in ('failed', 'aborted') and not d.allow_failure) as hopeless
+            from (select * from {job_deps} d where d.job_id = w.id and not d.satisfied offset 0) d  -- see overdue
+            cross join lateral (select p.status from {jobs} p where p.id = d.depends_on offset 0) p
+        ) e
         order by w.id
-        limit %(limit)s
         """,
         {"after": after, "limit": limit},
-        column,
+        lambda rows: [(row[0], row[1]) for row in rows],
         repeatable=True,
     )
 
 
-def leaked_permits() -> Statement[list[str]]:
+def leaked_permits(limit: int) -> Statement[list[str]]:
     """Give back permits whose job is not active; the keys that were freed come back."""
     return Statement(
         """
         delete from {permits} p
-        where not exists (
-            select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting')
-            offset 0)  -- see overdue
+        using (
+            select p.key, p.slot, p.job_id from {permits} p
+            where not exists (
+                select from {jobs} j where j.id = p.job_id and j.status in ('active', 'aborting')
+                offset 0)  -- see overdue
+            limit %(limit)s) leaked
+        where p.key = leaked.key
+          and p.slot = leaked.slot
+          and p.job_id = leaked.job_id  -- somebody else's by now
         returning p.key
         """,
-        {},
+        {"limit": limit},
         column,
         repeatable=True,
     )
 
 
-def blocked_groups() -> Statement[list[str]]:
-    """Find groups with blocked members."""
+def blocked_groups(after: str, limit: int) -> Statement[list[str]]:
+    """Name groups with blocked members, in order from *after*, with one step through the index for each."""
     return Statement(
-        "select distinct group_key from {jobs} where lane = 'blocked'",
-        {},
+        """
+        with recursive found(key) as (
+            (select group_key from {jobs}
+             where lane = 'blocked' and group_key > %(after)s
+             order by group_key
+             limit 1)
+            union all
+            select n.group_key
+            from found f
+            cross join lateral (
+                select j.group_key from {jobs} j
+                where j.lane = 'blocked' and j.group_key > f.key
+                order by j.group_key
+                limit 1) n
+        )
+        select key from found limit %(limit)s
+        """,
+        {"after": after, "limit": limit},
         column,
         repeatable=True,
     )

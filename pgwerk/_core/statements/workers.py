@@ -160,7 +160,7 @@ def lost_claims(live: float, limit: int, seen: float) -> Statement[list[LostClai
     """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown."""
     return Statement(
         """
-        select c.id, c.worker_id::text, c.job_ids::text[]
+        select c.id, c.worker_id::text, array(select m::text from unnest(c.job_ids) m where m is not null)
         from {claims} c
         left join {worker} w on w.id = c.worker_id
         where w.id is not null and w.status <> 'active'
@@ -180,7 +180,7 @@ def claims_of(worker: str) -> Statement[list[LostClaim]]:
     """Lock the claims of one worker, known to be dead."""
     return Statement(
         """
-        select id, worker_id::text, job_ids::text[]
+        select id, worker_id::text, array(select m::text from unnest(job_ids) m where m is not null)
         from {claims}
         where worker_id = %(worker)s
         order by id

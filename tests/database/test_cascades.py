@@ -1,0 +1,157 @@
+"""Dependents by the thousand, in every shape: an end has all its consequences, in seconds, in one transaction."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pgwerk._core.operations import manage
+from pgwerk._core.operations import settle as op
+from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.options import Dependency
+from pgwerk._core.outcome import Aborted
+from pgwerk._core.procedures import bulk
+from tests.database.builders import WORKER, Desk, failed, new, report
+
+MANY = 10_000
+SECONDS = 60.0
+"""Far more than is needed, and far less than a round trip or more for each job would take here."""
+
+
+def chain(count: int) -> list[Order]:
+    found = [new()]
+    while len(found) < count:
+        found.append(new(depends_on=found[-1].id))
+    return found
+
+
+def fan(count: int) -> list[Order]:
+    head = new()
+    return [head, *(new(depends_on=head.id) for _ in range(count - 1))]
+
+
+def diamonds(count: int) -> list[Order]:
+    """Rows of a hundred, each job of which waits for ten of the row before."""
+    draw = random.Random(7)
+    head = new()
+    found, row = [head], [head.id]
+    while len(found) < count:
+        below = [new(depends_on=draw.sample(row, min(10, len(row)))) for _ in range(100)]
+        found += below
+        row = [one.id for one in below]
+    return found
+
+
+SHAPES = pytest.mark.parametrize("shape", [chain, fan, diamonds])
+Shape = Callable[[int], list[Order]]
+
+
+def fails(desk: Desk, head: str) -> None:
+    (taken,) = desk.claim(1)
+    assert taken.id == head
+    assert head in desk.run(op.settle([report(taken, failed())], WORKER))
+
+
+def is_cancelled(desk: Desk, head: str) -> None:
+    assert desk.run(op.end_unstarted([head], Aborted())) == [head]
+
+
+def is_aborted(desk: Desk, head: str) -> None:
+    assert desk.run(manage.abort(head))
+
+
+def is_deleted(desk: Desk, head: str) -> None:
+    assert desk.run(manage.delete([head])) == [head]
+
+
+def failed_long_ago(desk: Desk, head: str) -> None:
+    desk.sql("update {jobs} set status = 'failed', completed_at = now() where id = %s", head)
+    desk.sweep()
+
+
+@SHAPES
+@pytest.mark.parametrize("end", [fails, is_cancelled, is_aborted, is_deleted, failed_long_ago])
+@pytest.mark.parametrize("executor_kind", ["sync"], indirect=True)
+def test_the_end_of_a_head_ends_all_below_it(desk: Desk, shape: Shape, end: Callable[[Desk, str], None]) -> None:
+    orders = shape(MANY)
+    began = time.monotonic()
+    desk.send(orders)
+    assert desk.one("select count(*) from {jobs} where status = 'waiting'") == len(orders) - 1
+    end(desk, orders[0].id)
+    assert time.monotonic() - began < SECONDS
+    assert desk.one("select count(*) from {jobs} where status not in ('failed', 'aborted')") == 0
+    below = [order for order in orders if order.depends_on]
+    rows = dict(desk.sql("select id::text, error from {jobs}"))
+    for order in random.Random(1).sample(below, 50):
+        assert rows[order.id] in {f"dependency failed: {parent}" for parent, _ in order.depends_on}
+
+
+@SHAPES
+@pytest.mark.parametrize("executor_kind", ["sync"], indirect=True)
+def test_the_success_of_a_head_releases_what_it_held(desk: Desk, shape: Shape) -> None:
+    orders = shape(MANY)
+    desk.send(orders)
+    (taken,) = desk.claim(1)
+    began = time.monotonic()
+    assert desk.end(taken)
+    assert time.monotonic() - began < SECONDS
+    free = [order for order in orders if [parent for parent, _ in order.depends_on] == [taken.id]]
+    assert desk.one("select count(*) from {jobs} where status = 'queued'") == len(free)
+
+
+def test_consequences_go_on_through_those_that_take_a_failure(desk: Desk) -> None:
+    """Tolerant ones are released; those of them that another dependency fails end, and so do theirs."""
+    head = desk.put()
+    hard = desk.put(depends_on=head)
+    tolerant = desk.put(depends_on=Dependency(hard, allow_failure=True))
+    mixed = desk.put(depends_on=[Dependency(hard, allow_failure=True), head])
+    below = desk.put(depends_on=mixed)
+    waits = desk.put(depends_on=[Dependency(below, allow_failure=True), tolerant])
+    is_cancelled(desk, head)
+    assert desk.statuses(head, hard, tolerant, mixed, below, waits) == [
+        "aborted", "failed", "queued", "failed", "failed", "waiting",
+    ]  # fmt: skip
+    (taken,) = desk.claim()
+    assert taken.id == tolerant
+    desk.end(taken)
+    assert desk.status(waits) == "queued"
+
+
+def test_each_of_a_chain_has_its_callback_and_goes_when_it_should(desk: Desk) -> None:
+    head = desk.put()
+    orders = [new(depends_on=head, on_failure="app.no", failure_mode="delete")]
+    for _ in range(40):
+        orders.append(new(depends_on=orders[-1].id, failure_mode="delete"))
+    desk.send(orders)
+    is_cancelled(desk, head)
+    left = desk.sql("select id::text from {jobs} where callback_of is null and id <> %s", head)
+    assert left == [(orders[0].id,)]  # its callback reads it
+    assert desk.one("select callback_of::text from {jobs} where function = 'app.no'") == orders[0].id
+    assert desk.count("job_deps") == 1
+
+
+def test_a_circle_made_by_hand_ends_nothing_twice_and_hangs_nobody(desk: Desk) -> None:
+    head = desk.put()
+    one = desk.put(depends_on=head)
+    two = desk.put(depends_on=one)
+    desk.sql("insert into {job_deps} (job_id, depends_on) values (%s, %s), (%s, %s)", one, two, two, two)
+    is_cancelled(desk, head)
+    assert desk.statuses(one, two) == ["failed", "failed"]
+
+
+def test_a_chain_is_cancelled_whole_by_a_bulk_cancel(desk: Desk) -> None:
+    orders = chain(1500)
+    desk.send(orders)
+    assert desk.run.perform(bulk.cancel_all(None)) == 1500
+    assert desk.one("select count(*) from {jobs} where status = 'aborted'") == 1500
+
+
+def test_dependents_of_others_are_told_of_in_messages_of_many(desk: Desk) -> None:
+    head = desk.put()
+    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"')
+    desk.send([new(depends_on=head) for _ in range(400)])
+    payloads = [one.payload for one in desk.pg.notifies(timeout=5, stop_after=1)]
+    told = [payload[1:].split(",") for payload in payloads if payload.startswith("w")]
+    assert len(told) == 3
+    assert sum(map(len, told)) == 400
