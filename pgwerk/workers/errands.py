@@ -12,6 +12,7 @@ from pgwerk._core.statements.workers import renew
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.sync.app import Werk
+from pgwerk.workers import forks
 from pgwerk.workers.child import become_a_child, flush, run_undertaker
 
 logger = logging.getLogger("pgwerk.worker")
@@ -35,7 +36,7 @@ class Errands:
         """Have the jobs of a dead child recovered."""
         ours = self._ours()
         flush()
-        pid = os.fork()
+        pid = forks.fork()
         if pid == 0:
             run_undertaker(self._werk, worker_id, reason, ours)
         self._undertakers.add(pid)
@@ -46,7 +47,7 @@ class Errands:
         ours = self._ours()
         flush()
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as error:
             logger.debug("beater: %s", error)
             return False

@@ -14,6 +14,7 @@ from pgwerk._core.supervision import Order, Supervision
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.workers import child as children
+from pgwerk.workers import forks
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.child import ChildSettings, run_child
 from pgwerk.workers.errands import Errands
@@ -182,7 +183,7 @@ class Worker(BaseWorker):
         )
         children.flush()
         read, write = os.pipe()
-        pid = os.fork()
+        pid = forks.fork()
         if pid == 0:
             os.close(write)
             run_child(self.app, settings, read)

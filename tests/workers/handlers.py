@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -252,3 +253,11 @@ def thread_name() -> str:
 
 async def async_sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
+
+
+def logs_without_end(path: str) -> None:
+    """Do nothing but log, to a file that flushes each line."""
+    logger = logging.Logger("busy")
+    logger.addHandler(logging.FileHandler(path))
+    while True:
+        logger.warning("busy")
