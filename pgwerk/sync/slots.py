@@ -158,7 +158,7 @@ def stop_waiting(frame: FrameType | None, reason: Interruption) -> bool:
     """
     while frame is not None:
         if frame.f_code.co_name == "wait" and frame.f_globals.get("__name__") == "psycopg_pool.pool":
-            client = frame.f_locals.get("self")
+            client: Any = frame.f_locals.get("self")
             with contextlib.suppress(Exception):
                 return bool(client.fail(reason(reason.__name__)))
         frame = frame.f_back

@@ -99,7 +99,7 @@ _of_workers: "weakref.WeakSet[asyncio.AbstractEventLoop]" = weakref.WeakSet()
 
 
 def _abandon_loops() -> None:
-    """In a process that a handler forked: run nothing of the worker's, though its loop may be further down the stack."""
+    """In a process that a handler forked: run nothing more of the worker's loop, which may be on the stack."""
     for loop in list(_of_workers):
         for handle in list(getattr(loop, "_ready", ())):
             handle.cancel()

@@ -139,7 +139,7 @@ class BaseWorker:
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # How a child ended would not be told to anybody.
             wanted[signal.SIGCHLD] = signal.SIG_DFL
-        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        before: dict[int, Any] = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         forks.handled(before)
         # In C, so that it also shows a handler that holds the interpreter lock.
         faulthandler.register(signal.SIGUSR1, file=2, all_threads=True, chain=signal.SIGUSR1 in wanted)

@@ -42,7 +42,10 @@ class Errands:
         self._undertakers.add(pid)
 
     def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
-        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin."""
+        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin.
+
+        For none, it only shows whether Postgres is there.
+        """
         assert self._beater is None
         ours = self._ours()
         flush()
@@ -100,7 +103,9 @@ def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float
         _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _ = signal.alarm(max(1, math.ceil(seconds)))
         with contextlib.closing(app.executor.connect()) as connection:
-            app.executor.run_on(connection, renew(worker_ids, live))
+            # For nobody, it is enough that Postgres answered.
+            if worker_ids:
+                app.executor.run_on(connection, renew(worker_ids, live))
         code = 0
     except WerkError as error:
         logger.debug("beater: %s", error)

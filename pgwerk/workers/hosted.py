@@ -23,8 +23,8 @@ from pgwerk._core.statements.claims import Claimed
 from pgwerk._forked import end_of_fork
 from pgwerk._handlers import Hooks
 from pgwerk._runs import Run, monotonic
-from pgwerk.sync.runner import Runner, close_loop, finish
 from pgwerk.sync.moments import forget, may_raise, raise_at_a_record
+from pgwerk.sync.runner import Runner, close_loop, finish
 from pgwerk.sync.slots import BLINK, PATIENCE, cancel_queries, stop_waiting
 from pgwerk.workers.channel import Board, Channel, Progress, Ready, Unusable
 from pgwerk.workers.child import flush

@@ -81,16 +81,20 @@ def interrupt_again_and_again(act: Callable[[], Any], whole: Callable[[], bool],
 
 def test_logging() -> None:
     handler = logging.StreamHandler(io.StringIO())
-    logger = logging.Logger("one of a handler's own")
+    logger = logging.getLogger("one of a handler's own")
+    logger.propagate = False
     logger.addHandler(handler)
     interrupt_again_and_again(lambda: logger.warning("busy %s", 1), lambda: free(handler.lock) and free(logging._lock))  # type: ignore[attr-defined]
+    logger.removeHandler(handler)
 
 
 def test_logging_to_a_file_is_where_others_run(tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "log")
-    logger = logging.Logger("one of a handler's own")
+    logger = logging.getLogger("one of a handler's own")
+    logger.propagate = False
     logger.addHandler(handler)
     interrupt_again_and_again(lambda: logger.warning("busy %s", 1), lambda: free(handler.lock))
+    logger.removeHandler(handler)
     handler.close()
 
 
