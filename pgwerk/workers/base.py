@@ -22,6 +22,7 @@ from pgwerk.errors import ConfigError
 from pgwerk.sync.app import Werk
 from pgwerk.workers import forks
 from pgwerk.workers.handover import steady
+from pgwerk.workers.standard import open_standard_streams
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -52,6 +53,7 @@ class BaseWorker:
         health_file: "str | os.PathLike[str] | None" = None,
     ) -> None:
         steady()
+        open_standard_streams()
         self.app = app
         self.werk: Werk = app.sync
         """The app as the worker itself uses it; handlers get it as it was given."""

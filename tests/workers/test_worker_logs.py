@@ -186,3 +186,39 @@ def test_who_is_switched_off_by_name_stays_silent(app: Werk, caplog: pytest.LogC
     finally:
         logger.disabled = False
     assert "pgwerk.worker" not in {record.name for record in caplog.records}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.parametrize("type_", ["Worker", "ThreadWorker", "ProcessWorker", "ForkWorker", "AsyncWorker"])
+@pytest.mark.parametrize("where", ["0<&- 1>&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 | true"])
+def test_a_worker_that_cannot_write_runs_its_jobs_all_the_same(
+    app: Werk, dsn: str, schema: str, tmp_path: Path, type_: str, where: str
+) -> None:
+    for _ in range(3):
+        _ = app.enqueue(handlers.fail)
+    job = app.enqueue(handlers.add, 1, 2)
+    assert job is not None
+    (tmp_path / "run.py").write_text(
+        f"import pgwerk\npgwerk.configure_logging()\napp = pgwerk.Werk({dsn!r}, schema={schema!r})\n"
+        f"pgwerk.{type_}(app, concurrency=1, burst=True).run()\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{{ {sys.executable} run.py; echo $? >code; }} {where}"], timeout=60, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert app.get_job(job).result == 3
+    assert [stats.counts for stats in app.get_queue_stats()] == [{"complete": 1, "failed": 3}]
+
+
+def test_warnings_that_nobody_handles_look_like_ours(tmp_path: Path, dsn: str, schema: str) -> None:
+    (tmp_path / "plainapp.py").write_text(
+        f"import logging\nfrom pgwerk import Werk\napp = Werk({dsn!r}, schema={schema!r})\n"
+        "def warns():\n    logging.getLogger('psycopg.pool').warning('from the pool')\n"
+    )
+    run_program([sys.executable, "-c", "import plainapp; plainapp.app.enqueue('plainapp.warns')"], tmp_path)
+    arguments = [sys.executable, "-m", "pgwerk.cli", "worker", "plainapp:app", "--burst", "--worker-type", "thread"]
+    output = run_program(arguments, tmp_path)
+    (line,) = [line for line in output.splitlines() if "from the pool" in line]
+    assert line.endswith(" WARNING  psycopg.pool: from the pool")
