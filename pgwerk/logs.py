@@ -73,8 +73,26 @@ def printable(text: str, *, keep: str = "") -> str:
     return _CONTROLS.sub(escaped, text)
 
 
+def show_others_alike() -> None:
+    """Let warnings that nobody handles, of psycopg for one, look like ours; does nothing if ours are handled by others.
+
+    By logging's handler of last resort: as soon as the app configures the root logger, this has no effect.
+    """
+    for ours in logging.getLogger(LOGGER).handlers:
+        if isinstance(ours, _Handler):
+            rest = _Handler(ours.stream)
+            rest.setFormatter(ours.formatter)
+            rest.setLevel(logging.WARNING)
+            logging.lastResort = rest
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, to be recognised by its class."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Say that a record could not be written, unless that is because nothing can be: closed, or a full disk."""
+        if not isinstance(sys.exc_info()[1], OSError) and not getattr(self.stream, "closed", True):
+            super().handleError(record)
 
 
 class _TextFormatter(logging.Formatter):

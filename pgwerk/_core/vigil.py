@@ -18,6 +18,12 @@ BETWEEN = 0.25
 """Heartbeats between two looks, and before a renewal that failed is tried again."""
 LATE = 1.5
 """Heartbeats after which a child that could have sent one is not well."""
+SILENCED = 2.5
+"""Heartbeats without one that arrived after which a child whose threads run may be stuck: others take it for dead."""
+DOUBT = 3.0
+"""Heartbeats that such a child has to get over it, all the time with a Postgres that others reach."""
+LEAST_DOUBT = 10.0
+"""Seconds that it has in any case: it may have lost its connection, and connects again."""
 GRACES = 2.0
 """How many graces after the moment at which a child should have stopped a handler it is killed."""
 
@@ -48,6 +54,10 @@ class Look:
     """Those of `renew` that could beat by themselves until now."""
     speaking: tuple[int, ...] = ()
     """Children that beat by themselves again."""
+    mute: tuple[int, ...] = ()
+    """Children to kill, too: their threads run, Postgres is there, and no heartbeat of theirs arrives."""
+    probe: bool = False
+    """Whether to find out if Postgres is there."""
 
 
 class Vigil:
@@ -61,6 +71,10 @@ class Vigil:
         self._renewed: dict[int, float] = {}
         self._starving: set[int] = set()
         self._killed: set[int] = set()
+        self._doubted: dict[int, float] = {}
+        """Since when a child of this slot has been silent though Postgres was there."""
+        self._proved = -math.inf
+        """When Postgres was there, as far as we know."""
         self._renewing: tuple[frozenset[int], float] | None = None
         self._not_before = -math.inf
         self._looked: float | None = None
@@ -90,11 +104,12 @@ class Vigil:
         self._renewed.pop(slot, None)
         self._starving.discard(slot)
         self._killed.discard(slot)
+        _ = self._doubted.pop(slot, None)
         if self._renewing is not None:
             self._renewing = (self._renewing[0] - {slot}, self._renewing[1])
 
     def renewing(self, slots: tuple[int, ...], now: float) -> None:
-        """Heartbeats are being sent for these."""
+        """Heartbeats are being sent for these; for none, it is a probe."""
         self._renewing = (frozenset(slots), now)
 
     def renewed(self, now: float, *, arrived: bool) -> None:
@@ -105,7 +120,9 @@ class Vigil:
         self._renewing = None
         if arrived:
             self._renewed.update(dict.fromkeys(slots, sent))
+            self._proved = max(self._proved, sent)
         else:
+            self._doubted.clear()
             self._not_before = now + BETWEEN * self._heartbeat
 
     # Looks ------------------------------------------------------------------------
@@ -132,11 +149,36 @@ class Vigil:
         kill = tuple(slot for slot, signs in children.items() if self._overdue(slot, signs, now))
         self._killed.update(kill)
         starved = [slot for slot in starved if slot not in self._killed]
-        if not starved or self._renewing is not None or now < self._not_before:
-            return Look((), kill, (), speaking)
+        mute, probe = self._mute(children, now)
+        free = self._renewing is None and now >= self._not_before
+        if not starved or not free:
+            return Look((), kill, (), speaking, mute, probe and free)
         starving = tuple(slot for slot in starved if slot not in self._starving)
         self._starving.update(starving)
-        return Look(tuple(starved), kill, starving, speaking)
+        return Look(tuple(starved), kill, starving, speaking, mute)
+
+    def _mute(self, children: Mapping[int, Signs], now: float) -> tuple[tuple[int, ...], bool]:
+        """Find the children to give up because they do not beat, and whether that takes a look at Postgres."""
+        silent: list[int] = []
+        for slot, signs in children.items():
+            if signs.beaten is None:
+                continue
+            heard = self._heard(slot, signs.beaten)
+            self._proved = max(self._proved, heard)
+            if now - heard <= SILENCED * self._heartbeat or slot in self._killed or signs.stopped:
+                continue
+            if self._silence(slot, signs, now) < SILENT * self._heartbeat:
+                silent.append(slot)
+        if not silent:
+            self._doubted.clear()
+            return (), False
+        self._doubted = {slot: since for slot, since in self._doubted.items() if slot in silent}
+        if now - self._proved > LATE * self._heartbeat:
+            return (), True
+        patience = max(DOUBT * self._heartbeat, LEAST_DOUBT)
+        mute = tuple(slot for slot in silent if now - self._doubted.setdefault(slot, now) >= patience)
+        self._killed.update(mute)
+        return mute, False
 
     def wait(self, now: float) -> float:
         """Seconds until the next look."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
+from pgwerk._forked import end_of_fork
 from pgwerk._handlers import Call, Handlers, failure, hook_failed
 from pgwerk._runs import INTERRUPTIONS, Interruption, Run, set_current_run
 
@@ -86,6 +88,19 @@ class LoopRunner(Handlers):
         return await self._finish(run, call)
 
     async def _finish(self, run: TaskRun, call: Call) -> Any:
+        """Call the handler. A process that it forked, and that comes back as well, ends here."""
+        pid = os.getpid()
+        try:
+            value = await self._handle(run, call)
+        except BaseException as error:
+            if os.getpid() != pid:
+                end_of_fork(error)
+            raise
+        if os.getpid() != pid:
+            end_of_fork(None)
+        return value
+
+    async def _handle(self, run: TaskRun, call: Call) -> Any:
         if inspect.iscoroutinefunction(call.func):
             return await call.func(*call.args, **call.kwargs)
         result = await self._in_thread(run, call)
@@ -136,6 +151,7 @@ def _interruptible(outer: TaskRun, make: Callable[[TaskRun], Run], call: Call) -
     """Call a function in this thread: its result, or what it raised."""
     value: Any = None
     error: BaseException | None = None
+    pid = os.getpid()
     run = make(outer)
     # The second try is for an interruption that arrives between the function's end and close().
     try:
@@ -149,6 +165,8 @@ def _interruptible(outer: TaskRun, make: Callable[[TaskRun], Run], call: Call) -
             value = call.func(*call.args, **call.kwargs)
         except BaseException as raised:  # noqa: BLE001  # handed on
             error = raised
+        if os.getpid() != pid:
+            end_of_fork(error)
         run.close()
     except INTERRUPTIONS as raised:
         run.close()

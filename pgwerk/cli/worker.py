@@ -120,3 +120,4 @@ def _configure_logs(level: str | None, kind: str | None) -> None:
     elif ours.level == logging.NOTSET:
         # The app's own handlers show it; without a level, the root's WARNING would hide a worker's life.
         ours.setLevel(logging.INFO)
+    logs.show_others_alike()

@@ -4,14 +4,16 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
+from pgwerk._forked import end_of_fork
 from pgwerk._handlers import Call, Handlers, failure, hook_failed
 from pgwerk._runs import INTERRUPTIONS, Run, set_current_run
 
@@ -24,6 +26,7 @@ class Runner(Handlers):
 
     load_job: Callable[[str], Job]
     """Reads the ended job of a callback."""
+    pid: int = field(default_factory=os.getpid)
 
     def run(self, run: Run) -> Outcome:
         """Run the handler of a claimed job and say what happened."""
@@ -53,13 +56,25 @@ class Runner(Handlers):
             call.about(self.load_job(ended))
         if call.context is not None and self.hooks:
             return self._hooked(call, call.context)
-        return finish(call.func(*call.args, **call.kwargs))
+        return self._handle(call)
+
+    def _handle(self, call: Call) -> Any:
+        """Call the handler. A process that it forked, and that comes back as well, ends here."""
+        try:
+            value = finish(call.func(*call.args, **call.kwargs))
+        except BaseException as error:
+            if os.getpid() != self.pid:
+                end_of_fork(error)
+            raise
+        if os.getpid() != self.pid:
+            end_of_fork(None)
+        return value
 
     def _hooked(self, call: Call, context: Context) -> Any:
         try:
             for hook in self.hooks.before:
                 _ = finish(hook(context))
-            return finish(call.func(*call.args, **call.kwargs))
+            return self._handle(call)
         except BaseException as error:
             context.exception = error
             for handler in reversed(self.hooks.on_error):

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pgwerk._core.job import Job
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._forked import end_of_fork
 from pgwerk._runs import Run
 from pgwerk.aio.runner import LoopRunner
 from pgwerk.sync.slots import ThreadRun
@@ -53,6 +56,7 @@ class AsyncWorker(CrewWorker):
     def run_beside(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run with handlers on *loop*, which another thread runs."""
         self._loop = loop
+        _of_workers.add(loop)
         self._writer = ThreadPoolExecutor(1, "werk-progress")
         try:
             super().run()
@@ -89,6 +93,23 @@ class AsyncWorker(CrewWorker):
         if stored is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wrap_future(stored)
+
+
+_of_workers: "weakref.WeakSet[asyncio.AbstractEventLoop]" = weakref.WeakSet()
+
+
+def _abandon_loops() -> None:
+    """In a process that a handler forked: run nothing more of the worker's loop, which may be on the stack."""
+    for loop in list(_of_workers):
+        for handle in list(getattr(loop, "_ready", ())):
+            handle.cancel()
+        with contextlib.suppress(Exception):
+            _ = loop.call_soon(
+                end_of_fork, RuntimeError("a process that a handler forked cannot wait on the worker's loop")
+            )
+
+
+os.register_at_fork(after_in_child=_abandon_loops)
 
 
 def _in_thread(run: Run) -> Run:

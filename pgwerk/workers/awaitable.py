@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pgwerk.workers import asynchronous, fork, prefork, process, thread
+from pgwerk.workers import asynchronous, fork, forks, prefork, process, thread
 from pgwerk.workers.base import BaseWorker
 
 
@@ -32,16 +32,19 @@ class _Awaitable(BaseWorker):
     def _signals_of_the_loop(self) -> Iterator[None]:
         """Stop on TERM and INT; only where the loop runs in the main thread."""
         loop = asyncio.get_running_loop()
-        added: list[int] = []
+        added: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):
                     with contextlib.suppress(NotImplementedError, ValueError):
                         loop.add_signal_handler(number, self.stop)
-                        added.append(number)
+                        added[number] = before
+        forks.handled(added)
         try:
             yield
         finally:
+            forks.not_handled(added)
             for number in added:
                 _ = loop.remove_signal_handler(number)
 

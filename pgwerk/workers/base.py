@@ -20,6 +20,9 @@ from pgwerk._handlers import ExceptionHandler, Hooks
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError
 from pgwerk.sync.app import Werk
+from pgwerk.workers import forks
+from pgwerk.workers.handover import steady
+from pgwerk.workers.standard import open_standard_streams
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -49,6 +52,8 @@ class BaseWorker:
         shutdown_timeout: float | None = None,
         health_file: "str | os.PathLike[str] | None" = None,
     ) -> None:
+        steady()
+        open_standard_streams()
         self.app = app
         self.werk: Werk = app.sync
         """The app as the worker itself uses it; handlers get it as it was given."""
@@ -131,17 +136,22 @@ class BaseWorker:
         wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop}
         for number, act in self._more_signals().items():
             wanted[number] = lambda _number, _frame, act=act: act()
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, forks.ignore):
             wanted[signal.SIGINT] = stop
-        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            # How a child ended would not be told to anybody.
+            wanted[signal.SIGCHLD] = signal.SIG_DFL
+        before: dict[int, Any] = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        forks.handled(before)
         # In C, so that it also shows a handler that holds the interpreter lock.
         faulthandler.register(signal.SIGUSR1, file=2, all_threads=True, chain=signal.SIGUSR1 in wanted)
         try:
             yield
         finally:
             faulthandler.unregister(signal.SIGUSR1)
-            for number, handler in before.items():
-                _ = signal.signal(number, handler)
+            forks.not_handled(before)
+            for handled, handler in before.items():
+                _ = signal.signal(handled, handler)
 
     def _more_signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
         """What else to do at which signal."""

@@ -23,6 +23,7 @@ from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runner import finish
 from pgwerk.workers.begun import BegunJobs
+from pgwerk.workers.forks import ignore
 from pgwerk.workers.thread import ThreadWorker
 from pgwerk.workers.vitals import Vitals
 
@@ -132,10 +133,9 @@ def become_a_child(ours: Sequence[int]) -> None:
     for fd in ours:
         os.close(fd)
     faulthandler.unregister(signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # A terminal's Ctrl-C goes to the whole group; the parent tells us what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ignore)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _ = signal.set_wakeup_fd(-1)
     random.seed()

@@ -13,12 +13,14 @@ from pgwerk._core.ordering import encode_meta
 from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.vigil import LATE
+from pgwerk._forked import end_of_fork
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.coordinator import Coordinator
 from pgwerk.workers.crew import Crew
+from pgwerk.workers.handover import handed_over
 from pgwerk.workers.hearing import Hearing, Line
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.report import Condition, Reporter, in_words
@@ -59,7 +61,7 @@ class CrewWorker(BaseWorker):
 
     def run(self) -> None:
         """Work until stopped; with burst, until nothing is queued or running."""
-        with self._signals(), self._shown():
+        with handed_over(), self._signals(), self._shown():
             self._connect_app()
             coordinator = self._coordinator = self._make_coordinator()
             for _ in range(self._stops):
@@ -112,10 +114,13 @@ class CrewWorker(BaseWorker):
 
     def _connect_app(self) -> None:
         """Connect the app, waiting for Postgres as long as it does not answer; a burst does not wait."""
-        failures = 0
+        failures, pid = 0, os.getpid()
         while True:
             try:
                 self._start_app()
+                if os.getpid() != pid:
+                    # A startup hook forked, and this is its child: not a second worker.
+                    end_of_fork(None)
             except ConnectionFailed as error:
                 if self.pace.burst:
                     raise

@@ -13,6 +13,7 @@ from pgwerk._core.statements.workers import renew
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.sync.app import Werk
+from pgwerk.workers import forks
 from pgwerk.workers.child import become_a_child, flush, run_undertaker
 
 logger = logging.getLogger("pgwerk.worker")
@@ -50,7 +51,7 @@ class Errands:
         ours = self._ours()
         flush()
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as error:
             logger.debug("undertaker: %s", error)
             return False
@@ -66,12 +67,15 @@ class Errands:
                 self.report(worker_id, reason, begun)
 
     def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
-        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin."""
+        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin.
+
+        For none, it only shows whether Postgres is there.
+        """
         assert self._beater is None
         ours = self._ours()
         flush()
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as error:
             logger.debug("beater: %s", error)
             return False
@@ -125,7 +129,9 @@ def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float
         _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _ = signal.alarm(max(1, math.ceil(seconds)))
         with contextlib.closing(app.executor.connect()) as connection:
-            app.executor.run_on(connection, renew(worker_ids, live))
+            # For nobody, it is enough that Postgres answered.
+            if worker_ids:
+                app.executor.run_on(connection, renew(worker_ids, live))
         code = 0
     except WerkError as error:
         logger.debug("beater: %s", error)

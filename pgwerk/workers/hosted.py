@@ -3,6 +3,7 @@
 In its main thread, where a signal interrupts whatever a handler does.
 """
 
+import _thread
 import contextlib
 import json
 import logging
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from dataclasses import dataclass, field
 from types import FrameType
@@ -18,13 +20,16 @@ from typing import Any, NoReturn
 from pgwerk._core.ordering import encode_meta
 from pgwerk._core.payload import storable_text
 from pgwerk._core.statements.claims import Claimed
+from pgwerk._forked import end_of_fork
 from pgwerk._handlers import Hooks
 from pgwerk._runs import Run, monotonic
+from pgwerk.sync.moments import forget, may_raise, raise_at_a_record
 from pgwerk.sync.runner import Runner, close_loop, finish
-from pgwerk.sync.slots import cancel_queries
+from pgwerk.sync.slots import BLINK, PATIENCE, cancel_queries, stop_waiting
 from pgwerk.workers.channel import Board, Channel, Progress, Ready, Unusable
 from pgwerk.workers.child import flush
 from pgwerk.workers.crew import deadline_of
+from pgwerk.workers.forks import handled, ignore
 from pgwerk.workers.nursery import LEAVE_SECONDS
 
 logger = logging.getLogger("pgwerk.worker")
@@ -87,17 +92,34 @@ class HostedRun(Run):
         """Raise the reason in the handler, unless this is not the moment: we are asked again until it has ended."""
         if self.delivered or self.shields or self.sending.locked() or self.reason is None:
             return
-        if not self.cancelled and cancel_queries(frame):
+        if not self.cancelled and (cancel_queries(frame) or stop_waiting(frame, self.reason)):
             # The error of the query comes first, and leaves the connection usable.
             self.cancelled = True
             return
+        if frame is not None and not may_raise(frame, hurried=monotonic() > self.interrupted + PATIENCE):
+            # Sooner than the worker reminds us.
+            raise_at_a_record(threading.get_ident(), self.deliver)
+            with contextlib.suppress(RuntimeError):
+                _ = _thread.start_new_thread(_signal_again, ())
+            return
         self.delivered = True
         raise self.reason
+
+    def close(self) -> None:
+        """Let nothing more be raised."""
+        self.open = False
+        if self.reason is not None:
+            forget(threading.get_ident())
 
     def unshielded(self) -> None:
         """Deliver what was put off."""
         if self.open and threading.current_thread() is threading.main_thread():
             self.deliver(None)
+
+
+def _signal_again() -> None:
+    time.sleep(BLINK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def host(settings: HostSettings, connection: socket.socket, slot: int) -> NoReturn:
@@ -151,16 +173,14 @@ class _Host:
         app = self._settings.app
         app.forked_from_a_worker()
         _ = finish(app.connect())
+        if os.getpid() != self._pid:
+            end_of_fork(None)
 
     def _one(self, claimed: Claimed) -> None:
         started = monotonic()
         run = HostedRun(claimed, started, deadline_of(claimed, started), sending=self._channel.sending)
         self._run = run
         outcome = self._runner.run(run)
-        if os.getpid() != self._pid:
-            # The handler forked, and this is its child: the job is the parent's.
-            flush()
-            os._exit(0)
         self._run = None
         flush()
         self._channel.send(outcome)
@@ -180,9 +200,10 @@ class _Host:
     def _set_up_signals(self) -> None:
         _ = signal.signal(signal.SIGTERM, self._hear)
         for number in (signal.SIGINT, signal.SIGHUP):
-            # Not SIG_IGN, which programs that a handler starts would inherit.
-            _ = signal.signal(number, _ignore)
-        os.register_at_fork(before=_hold_term, after_in_parent=_release_term, after_in_child=_default_signals)
+            _ = signal.signal(number, ignore)
+        handled(
+            {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+        )
 
     def _hear(self, _number: int, frame: FrameType | None) -> None:
         """Interrupt the handler, if the worker says so on the board; a TERM from others is the worker's business."""
@@ -194,28 +215,3 @@ class _Host:
             if reason is None or not run.mark(reason):
                 return
         run.deliver(frame)
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    pass
-
-
-# Processes that a handler forks are ordinary ones, which their maker can terminate, be it at once: the interpreter
-# would drop a signal that comes before the child has its own handlers.
-
-_masks = threading.local()
-
-
-def _hold_term() -> None:
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-
-
-def _release_term() -> None:
-    _ = signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-
-
-def _default_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        _ = signal.signal(number, signal.SIG_DFL)
-    _ = signal.signal(signal.SIGINT, signal.default_int_handler)
-    _release_term()

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from pgwerk.workers import forks
+
 SPAWN, SIGNAL, LEAVE = range(3)
 ASK = struct.Struct("=BQi")
 """What is wanted; which child; the slot it is for, or the signal it gets."""
@@ -123,7 +125,7 @@ class _Nursery:
             return
         zygote = os.getpid()
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as error:
             self._tell(child, -(error.errno or 1), 0)
             os.close(fds[0])

@@ -14,6 +14,7 @@ from pgwerk._core.supervision import Order, Supervision
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.workers import child as children
+from pgwerk.workers import forks
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.child import ChildSettings, run_child
@@ -194,7 +195,7 @@ class Worker(BaseWorker):
             self._not_spawned(slot, error)
             return
         try:
-            pid = os.fork()
+            pid = forks.fork()
         except OSError as error:
             os.close(read)
             os.close(write)

@@ -4,15 +4,33 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import INTERRUPTIONS, Run, monotonic
+from pgwerk.errors import WerkError
 from pgwerk.sync.runner import Runner, close_loop
 from pgwerk.sync.slots import ThreadRun, stack_of
 from pgwerk.workers.crew import Crew, deadline_of
 
 logger = logging.getLogger("pgwerk.worker")
+
+
+class _Hand:
+    """A thread of a crew. Told apart by this object: the ident of a thread that has ended passes to another one."""
+
+    def __init__(self, work: Callable[["_Hand"], None], name: str) -> None:
+        self.left = False
+        """Whether it was left behind: it takes no more jobs."""
+        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
+
+
+@dataclass(eq=False, slots=True)
+class _HandRun(ThreadRun):
+    """A run in such a thread."""
+
+    hand: _Hand = field(kw_only=True)
 
 
 class ThreadCrew(Crew):
@@ -22,11 +40,9 @@ class ThreadCrew(Crew):
         super().__init__(size, wake)
         self._runner = runner
         self._jobs: SimpleQueue[Claimed | None] = SimpleQueue()
-        self._runs: dict[int, ThreadRun] = {}
+        self._runs: dict[int, _HandRun] = {}
         """By their own id; a run that was left behind is not in it any more."""
-        self._left: set[int] = set()
-        """Threads that were left behind: whatever they report is ignored."""
-        self._threads: list[threading.Thread] = []
+        self._hands: list[_Hand] = []
 
     def start(self) -> None:
         """Start the threads."""
@@ -34,27 +50,26 @@ class ThreadCrew(Crew):
             self._add_thread()
 
     def _add_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"werk-{len(self._threads) + 1}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        hand = _Hand(self._work, f"werk-{len(self._hands) + 1}")
+        hand.thread.start()
+        self._hands.append(hand)
 
-    def _work(self) -> None:
-        me = threading.get_ident()
-        while me not in self._left:
+    def _work(self, hand: _Hand) -> None:
+        while not hand.left:
             try:
-                if not self._work_once(me):
+                if not self._work_once(hand):
                     break
             except INTERRUPTIONS:
                 # It was meant for a run that had just ended.
                 continue
         close_loop()
 
-    def _work_once(self, me: int) -> bool:
+    def _work_once(self, hand: _Hand) -> bool:
         claimed = self._jobs.get()
         if claimed is None:
             return False
         started = monotonic()
-        run = ThreadRun(claimed, started, deadline_of(claimed, started), thread=me)
+        run = _HandRun(claimed, started, deadline_of(claimed, started), hand=hand)
         if self.begun is not None:
             self.begun.begin(claimed, run.deadline)
         self._runs[id(run)] = run
@@ -88,11 +103,11 @@ class ThreadCrew(Crew):
         return not self._jobs.empty()
 
     def _leave_behind(self, run: Run, *, replace: bool) -> None:
-        assert isinstance(run, ThreadRun)
+        assert isinstance(run, _HandRun)
         if self._runs.pop(id(run), None) is not run:
             return
         self.crippled = True
-        self._left.add(run.thread)
+        run.hand.left = True
         job = run.claimed.job
         logger.error(
             "job %s (%s) does not stop: its thread is left behind%s. It is at:\n%s",
@@ -104,12 +119,17 @@ class ThreadCrew(Crew):
         self._over(run)
         if replace:
             # The slot is not lost, even where nobody replaces the process.
-            self._add_thread()
+            try:
+                self._add_thread()
+            except RuntimeError as error:
+                logger.error("no thread can be started in place of one that was left behind: %s", error)  # noqa: TRY400
+                if all(hand.left for hand in self._hands):
+                    self.broken = WerkError(f"every thread was left behind, and no other can be started: {error}")
 
     def close(self) -> None:
         """Let the threads end; those left behind end with the process."""
-        for _ in self._threads:
+        for _ in self._hands:
             self._jobs.put(None)
-        for thread in self._threads:
-            if thread.ident not in self._left:
-                thread.join(1.0)
+        for hand in self._hands:
+            if not hand.left:
+                hand.thread.join(1.0)

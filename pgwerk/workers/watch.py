@@ -29,6 +29,7 @@ class Watch:
         self._slots = slots
         self._ended = [0, 0]
         """What children that are gone have done: how many jobs ended, and failed."""
+        self._probing = False
         self._unheard = False
         """Whether the last renewal did not arrive."""
 
@@ -54,6 +55,9 @@ class Watch:
 
     def _renewed(self, *, arrived: bool) -> None:
         self._vigil.renewed(monotonic(), arrived=arrived)
+        probing, self._probing = self._probing, False
+        if probing:
+            return
         if arrived is self._unheard:
             self._unheard = not arrived
             if arrived:
@@ -81,6 +85,16 @@ class Watch:
             process.doom = f"a handler did not let it stop anything for {late:.0f} s past a timeout"
             logger.error("child %d is stuck: %s. Killing it", process.pid, process.doom)
             process.signal(signal.SIGKILL)
+        for slot in look.mute:
+            process = by_slot[slot]
+            process.doom = "its threads run and Postgres answers others, but it sends no heartbeats any more"
+            logger.error("child %d is stuck: %s. Killing it", process.pid, process.doom)
+            process.signal(signal.SIGKILL)
+        if look.probe:
+            self._probing = True
+            self._vigil.renewing((), now)
+            if not self._errands.renew((), self._liveness, self._pace.heartbeat):
+                self._renewed(arrived=False)
         for slot in look.starving:
             logger.warning(
                 "child %d lives, and no thread of it gets to run: a handler holds the interpreter lock. "

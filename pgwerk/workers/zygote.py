@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pgwerk.errors import WerkError
+from pgwerk.workers import forks
 from pgwerk.workers.channel import Channel
 from pgwerk.workers.child import flush
 from pgwerk.workers.nursery import ASK, LEAVE, LEAVE_SECONDS, SIGNAL, SPAWN, TELL, serve
@@ -87,7 +88,7 @@ class Zygote:
             # Other threads of this process may hold locks; the zygote takes none that they could.
             warnings.simplefilter("ignore", DeprecationWarning)
             ours, theirs = socket.socketpair()
-            self.pid = os.fork()
+            self.pid = forks.fork()
             (theirs if self.pid else ours).close()
         if self.pid == 0:
             serve(theirs, parent, host)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -270,3 +271,26 @@ def thread_name() -> str:
 
 async def async_sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
+
+
+def logs_without_end(path: str) -> None:
+    """Do nothing but log, to a file that flushes each line."""
+    logger, handler = logging.getLogger("busy"), logging.FileHandler(path)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        while True:
+            logger.warning("busy")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def stops_the_coordinator() -> None:
+    """Make the thread that keeps this worker alive wait for ever, as a lock that was left taken would."""
+    import gc
+
+    from pgwerk.workers.coordinator import Coordinator
+
+    for coordinator in [one for one in gc.get_objects() if type(one) is Coordinator]:
+        coordinator._step = threading.Event().wait  # type: ignore[method-assign]

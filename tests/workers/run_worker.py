@@ -4,10 +4,10 @@ import json
 import logging
 import sys
 
-from pgwerk import ForkWorker, ProcessWorker, ThreadWorker, Werk, Worker
+from pgwerk import AsyncWorker, ForkWorker, ProcessWorker, ThreadWorker, Werk, Worker
 from pgwerk.workers.crew import Crew
 
-KINDS = {"prefork": Worker, "thread": ThreadWorker, "process": ProcessWorker, "fork": ForkWorker}
+KINDS = {"prefork": Worker, "thread": ThreadWorker, "process": ProcessWorker, "fork": ForkWorker, "async": AsyncWorker}
 
 
 def main() -> None:

@@ -124,3 +124,16 @@ def test_a_postgres_that_is_away_while_a_child_is_starved_is_told_of_once(
         assert process.output().count("arrive again") == 1
     finally:
         app.close()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_child_whose_coordinator_hangs_is_replaced_and_its_jobs_go_on(
+    app: Werk, worker_process: Start, notes: Notes, processes: int
+) -> None:
+    process = worker_process(processes=processes, concurrency=2 * processes, config=QUICK)
+    living_workers(app, processes)
+    before = set(process.children())
+    _ = app.enqueue(handlers.stops_the_coordinator)
+    eventually(lambda: re.search(r"child (\d+) is stuck: .* sends no heartbeats", process.output()), 60)
+    eventually(lambda: len(set(process.children()) - before) == 1 and len(process.children()) == processes, 30)
+    assert app.apply(handlers.add, 1, 2, timeout=30) == 3

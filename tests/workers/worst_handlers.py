@@ -192,3 +192,68 @@ def note_startup() -> None:
 
 def note_shutdown() -> None:
     note("shutdown")
+
+
+def signals_of_programs() -> dict[str, list[str]]:
+    """What a program that a handler starts ignores and blocks, by how it was started."""
+    show = ["cat", "/proc/self/status"]
+    plain = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    prepared = subprocess.run(show, capture_output=True, text=True, check=True, preexec_fn=os.getpid).stdout
+    spoken = os.popen("cat /proc/self/status").read()
+    return {
+        how: [line.split()[1] for line in text.splitlines() if line.startswith(("SigIgn", "SigBlk"))]
+        for how, text in (("plain", plain), ("prepared", prepared), ("shell", spoken))
+    }
+
+
+def forks_and(how: str) -> int:
+    """Fork; what becomes of the child."""
+    child = os.fork()
+    if child == 0:
+        if how == "exits":
+            sys.exit(3)
+        if how == "raises":
+            raise ValueError("in the child")
+        return -1
+    return _status_of(child)
+
+
+async def forks_in_a_coroutine_and(how: str) -> int:
+    if how == "waits":
+        import asyncio
+
+        child = os.fork()
+        if child == 0:
+            await asyncio.sleep(0.01)
+            os._exit(77)
+        return _status_of(child)
+    return forks_and(how)
+
+
+def _status_of(child: int) -> int:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    _ = os.waitpid(child, 0)
+    return -99
+
+
+def uses_multiprocessing(method: str) -> list[Any]:
+    """Run something in another process, and terminate one."""
+    context: Any = multiprocessing.get_context(method)
+    queue = context.SimpleQueue()
+    working = context.Process(target=queue.put, args=(42,))
+    working.start()
+    got = queue.get()
+    working.join(20)
+    sleeping = context.Process(target=time.sleep, args=(60,))
+    sleeping.start()
+    sleeping.terminate()
+    sleeping.join(10)
+    if sleeping.is_alive():
+        sleeping.kill()
+    return [got, working.exitcode, sleeping.exitcode]

@@ -1,0 +1,35 @@
+"""The end of a process that a handler forked, where the handler ends: what follows is the worker's business."""
+
+import contextlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+
+def end_of_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a handler forked, with the status of a program that ends like this.
+
+    Without the interpreter's own end: what would be closed there is the worker's.
+    """
+    code = 0
+    try:
+        if isinstance(error, SystemExit):
+            code = _status(error.code)
+        elif error is not None:
+            code = 1
+            traceback.print_exception(error)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+    finally:
+        os._exit(code)
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201  # as the interpreter does
+    return 1
