@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgwerk._adapting import PlainCursor
 from pgwerk._core.cursor import Range
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
@@ -56,7 +57,8 @@ class Scale:
         text, params = self.render(statement)
         with self.pg.transaction(force_rollback=True):
             self.pg.execute("set local plan_cache_mode = force_generic_plan")
-            row = self.pg.execute(b"explain (analyze, buffers, format json) " + text, params).fetchone()
+            cursor = PlainCursor(self.pg)  # it knows what is packed
+            row = cursor.execute(b"explain (analyze, buffers, format json) " + text, params).fetchone()
         assert row is not None
         found: list[dict[str, Any]] = []
         _flatten(row[0][0]["Plan"], found)
