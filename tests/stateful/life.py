@@ -119,7 +119,7 @@ class Model:
         if row.status == "aborting":
             outcome = "aborted"
         row.claim, row.worker = None, None
-        if outcome == "died" and row.watched:
+        if outcome in ("died", "overdue") and row.watched:
             # Its beginning would be written down.
             outcome = "given back"
         if outcome == "given back":
