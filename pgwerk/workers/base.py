@@ -150,8 +150,8 @@ class BaseWorker:
         finally:
             faulthandler.unregister(signal.SIGUSR1)
             forks.not_handled(before)
-            for number, handler in before.items():
-                _ = signal.signal(number, handler)
+            for handled, handler in before.items():
+                _ = signal.signal(handled, handler)
 
     def _more_signals(self) -> Mapping[signal.Signals, Callable[[], None]]:
         """What else to do at which signal."""

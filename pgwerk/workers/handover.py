@@ -26,7 +26,7 @@ class SteadyLogger(logging.Logger):
     """A logger that a configuration of logging cannot silence by not naming it, nor break."""
 
     @property
-    def disabled(self) -> bool:
+    def disabled(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # an attribute there
         """Whether somebody switched it off; `disable_existing_loggers`, which means all and nobody, does not."""
         return bool(self.__dict__.get("_off", False))
 

@@ -146,3 +146,26 @@ def test_what_a_worker_does_shows_at_info(app: Werk, caplog: pytest.LogCaptureFi
         eventually(lambda: "1 jobs ended" in caplog.text)
     assert "threads, queues default" in caplog.text
     assert "stopped after 1 jobs" in caplog.text
+
+
+def test_a_thread_that_gets_the_ident_of_one_left_behind_goes_on_working(
+    app: Werk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system gives it to the next thread that starts once the other has ended."""
+    monkeypatch.setattr("pgwerk.workers.crew.Crew.grace", 0.2)
+    idents: set[int | None] = set()
+    again = 0
+    with thread_worker(app, concurrency=1):
+        for _ in range(4):
+            before = {thread for thread in threading.enumerate() if thread.name.startswith("werk-")}
+            job = app.enqueue(handlers.stubborn, 2.5, _timeout=0.1)
+            assert job is not None
+            assert app.wait_for(job, timeout=20).status is JobStatus.FAILED
+            assert app.apply(handlers.add, 1, 1, timeout=10) == 2
+            eventually(lambda: sum(thread.is_alive() for thread in threading.enumerate() if thread in before) <= 2)  # noqa: B023
+            now = {
+                thread.ident for thread in threading.enumerate() if thread.name[:5] == "werk-" and thread not in before
+            }
+            again += bool(now & idents)
+            idents |= {thread.ident for thread in before}
+    assert again, "it has to happen here, or nothing was tested"

@@ -46,13 +46,13 @@ class Stuck(logging.Handler):
         self.let_go = threading.Event()
         self.inside = threading.Event()
 
-    def emit(self, _record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  # whatever it is
         self.inside.set()
         self.let_go.wait()
 
 
 class Raising(logging.Handler):
-    def emit(self, _record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  # whatever it is
         raise RuntimeError("this handler is broken")
 
 

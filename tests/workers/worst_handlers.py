@@ -244,7 +244,7 @@ def _status_of(child: int) -> int:
 
 def uses_multiprocessing(method: str) -> list[Any]:
     """Run something in another process, and terminate one."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
     working = context.Process(target=queue.put, args=(42,))
     working.start()
