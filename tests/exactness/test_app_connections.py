@@ -231,7 +231,7 @@ def test_threads_that_meet_at_first_use_after_a_fork_share_one_pool(dsn: str, sc
             else:
                 asyncio.run(on_a_loop())
 
-        _ = sys.setswitchinterval(1e-6)
+        sys.setswitchinterval(1e-6)
         threads = [threading.Thread(target=use) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -239,11 +239,11 @@ def test_threads_that_meet_at_first_use_after_a_fork_share_one_pool(dsn: str, sc
             thread.join()
         assert len({id(stock) for stock in stocks}) == (1 if face == "sync" else 0)
         assert len({id(pool) for pool in loops}) == (8 if face == "aio" else 0)
-        assert enqueued(app.enqueue(handlers.noop))
+        _ = enqueued(app.enqueue(handlers.noop))
 
     for _ in range(5):
         assert in_a_fork(child) == 0
-    assert enqueued(app.enqueue(handlers.noop)), "the parent's connections are still its own"
+    _ = enqueued(app.enqueue(handlers.noop))  # the parent's connections are still its own
     app.close()
 
 
@@ -285,6 +285,48 @@ assert app.executor._pool._stock().slots.qsize() == 1
 print(len(done) + outside)
 """
     assert int(ran(program, dsn, schema, seconds=60)) == count(pg, schema)
+
+
+def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits_for_itself(
+    dsn: str, schema: str, pg: psycopg.Connection
+) -> None:
+    """As a signal handler would at the worst moments: once before each line that lending and returning consist of."""
+    app = Werk(dsn, schema=schema, config=WerkConfig(pool_size=1))
+    seen: set[tuple[str, int]] = set()
+    longest = 0.0
+
+    def trace(frame: FrameType, event: str, _arg: Any) -> Any:
+        nonlocal longest
+        if not frame.f_code.co_filename.endswith(("pgwerk/sync/pool.py", "pgwerk/_clock.py")):
+            return None
+        here = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and here not in seen:
+            seen.add(here)
+            began = time.monotonic()
+            assert app.enqueue(handlers.noop)  # not traced itself
+            longest = max(longest, time.monotonic() - began)
+        return trace
+
+    before = sys.gettrace()
+    outside = 0
+    try:
+        app.connect()
+        known = -1
+        while known < len(seen):
+            known = len(seen)
+            sys.settrace(trace)
+            try:
+                assert app.enqueue(handlers.noop)
+            finally:
+                sys.settrace(before)
+            outside += 1
+        assert app.executor._pool._stock().slots.qsize() == 1
+        assert app.executor._pool._stock().holders == {}
+    finally:
+        app.close()
+    assert len(seen) > 40
+    assert count(pg, schema) == len(seen) + outside
+    assert longest < 5, "the pool waits for 10 s before it gives up"
 
 
 def test_a_finaliser_may_enqueue(dsn: str, schema: str, pg: psycopg.Connection) -> None:
