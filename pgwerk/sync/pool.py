@@ -57,7 +57,7 @@ class _Stock:
         for _ in range(size):
             self.slots.put(_Slot(weakref.ref(self.slots)))
         self.holders: dict[int, int] = {}
-        """How many connections each thread holds."""
+        """How many connections each thread holds, or is about to."""
         self.ended = False
         self.finalizer: weakref.finalize[..., Pool] | None = None
         self._reaper: threading.Thread | None = None
@@ -195,47 +195,56 @@ class Lease:
         self._slot: _Slot | None = None
 
     def __enter__(self) -> OwnConnection:
-        holders = self._stock.holders
-        me = threading.get_ident()
-        self._slot = self._free_slot(me)
+        holders, me = self._stock.holders, threading.get_ident()
+        again = me in holders
+        # From before it has a slot until after it has none: who interrupts us in between must not wait for it.
+        holders[me] = holders.get(me, 0) + 1
         try:
+            self._slot = self._free_slot(again)
             connection = self._connection = self._stock.pop() or self._new()
             connection.patience = answer_within(connection.pooled)
         except BaseException:
             self._give_slot_back()
+            self._hold_no_more()
             raise
-        holders[me] = holders.get(me, 0) + 1
         return connection
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stock, connection = self._stock, self._connection
-        holders, me = stock.holders, threading.get_ident()
-        if (left := holders.get(me, 1) - 1) > 0:
-            holders[me] = left
-        else:
-            _ = holders.pop(me, None)
         if self._slot is not None and not connection.torn and not stock.ended and unharmed(connection.pgconn, error):
             stock.keep(connection)
         else:
             discard(connection)
         self._give_slot_back()
+        self._hold_no_more()
+
+    def _hold_no_more(self) -> None:
+        holders, me = self._stock.holders, threading.get_ident()
+        left = holders.get(me, 1) - 1
+        if left > 0:
+            holders[me] = left
+        else:
+            _ = holders.pop(me, None)
 
     def _give_slot_back(self) -> None:
         slot, self._slot = self._slot, None
         if slot is not None:
             self._stock.slots.put(slot)
 
-    def _free_slot(self, me: int) -> _Slot | None:
-        """Wait for the right to a connection; None for one beside the others, which is not kept."""
+    def _free_slot(self, again: bool) -> _Slot | None:  # what the caller saw
+        """Wait for the right to a connection; None for one beside the others, which is not kept.
+
+        *again*: this thread is in here already.
+        """
         if self._size is None:
             return None
         slots = self._stock.slots
         try:
             return slots.get_nowait()
         except Empty:
-            if me in self._stock.holders:
+            if again:
                 # A signal handler or finaliser of this very thread, which would wait for itself.
                 return None
         seconds = slot_seconds(self._seconds)
@@ -252,7 +261,9 @@ class Lease:
             try:
                 return self._connector.attempt()
             except psycopg.Error as error:
-                others = len(stock.idle) + sum(stock.holders.values())
+                me = threading.get_ident()
+                # A copy, because other threads come and go.
+                others = len(stock.idle) + sum(n for thread, n in list(stock.holders.items()) if thread != me)
                 pause = tries.pause(error, where, others, time.monotonic(), random.random())
             until = time.monotonic() + pause
             while time.monotonic() < until:

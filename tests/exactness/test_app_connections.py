@@ -287,6 +287,48 @@ print(len(done) + outside)
     assert int(ran(program, dsn, schema, seconds=60)) == count(pg, schema)
 
 
+def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits_for_itself(
+    dsn: str, schema: str, pg: psycopg.Connection
+) -> None:
+    """As a signal handler would at the worst moments: once before each line that lending and returning consist of."""
+    app = Werk(dsn, schema=schema, config=WerkConfig(pool_size=1))
+    seen: set[tuple[str, int]] = set()
+    longest = 0.0
+
+    def trace(frame: FrameType, event: str, _arg: Any) -> Any:
+        nonlocal longest
+        if not frame.f_code.co_filename.endswith(("pgwerk/sync/pool.py", "pgwerk/_clock.py")):
+            return None
+        here = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and here not in seen:
+            seen.add(here)
+            began = time.monotonic()
+            assert app.enqueue(handlers.noop)  # not traced itself
+            longest = max(longest, time.monotonic() - began)
+        return trace
+
+    before = sys.gettrace()
+    outside = 0
+    try:
+        app.connect()
+        known = -1
+        while known < len(seen):
+            known = len(seen)
+            sys.settrace(trace)
+            try:
+                assert app.enqueue(handlers.noop)
+            finally:
+                sys.settrace(before)
+            outside += 1
+        assert app.executor._pool._stock().slots.qsize() == 1
+        assert app.executor._pool._stock().holders == {}
+    finally:
+        app.close()
+    assert len(seen) > 40
+    assert count(pg, schema) == len(seen) + outside
+    assert longest < 5, "the pool waits for 10 s before it gives up"
+
+
 def test_a_finaliser_may_enqueue(dsn: str, schema: str, pg: psycopg.Connection) -> None:
     program = """
 import gc, sys
