@@ -8,13 +8,14 @@ from typing import Any, Literal
 import pgwerk
 from benchmarks.handlers import nothing
 from pgwerk._core.statements import enqueue
+from pgwerk._core.statements.times import epoch
 
 Telling = Literal["as it is", "never", "unheard", "always"]
 
 TEXT = "_TELL_ONE"
 """What the statement of `enqueue` ends with."""
 IF_IDLE = "exists (select from {idle})"
-NO_TELLING = "\n    returning id::text, status, scheduled_at, enqueued_at, null\n"
+NO_TELLING = f"\n    returning id::text, status, {epoch('scheduled_at')}, {epoch('enqueued_at')}, null\n"
 
 
 def change(telling: Telling) -> None:

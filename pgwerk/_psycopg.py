@@ -80,6 +80,8 @@ def _read(dsn: str) -> dict[str, Any]:
             why = unfit(given)
         except psycopg.ProgrammingError:
             why = f"libpq refuses it. {EXAMPLE}. {ENCODE}"
+        except UnicodeDecodeError:
+            why = f"what is percent-encoded in it is not UTF-8. {ENCODE}"
         if why is None:
             return given
     # Outside of the except: libpq's text, which quotes the password, is not to be found by way of ours.

@@ -315,12 +315,12 @@ class Turns:
         job = one.claimed.job
         logger.error("the outcome of job %s (%s) cannot be stored: %s", job.id, job.function, error)
         outcome = one.outcome
+        reason = _plain(storable_text(f"the outcome could not be stored: {error}", 2000))
         if isinstance(outcome, Failed | TimedOut):
             # The text of its error, perhaps; what becomes of it is as it was.
             outcome = replace(outcome, error=_plain(outcome.error))
         else:
-            reason = storable_text(f"the outcome could not be stored: {error}", 2000)
-            outcome = Failed(_plain(reason), final=True)
+            outcome = Failed(reason, final=True)
         report = _report(one, monotonic())._replace(outcome=outcome)
         try:
             return self._session.run(settle([report], self._identity.id))

@@ -229,7 +229,7 @@ def test_a_repetition_has_the_attempts_that_the_first_had(desk: Desk) -> None:
 
 def test_attempts_of_foreign_rows_do_not_stop_a_requeue(desk: Desk) -> None:
     desk.sql("insert into {jobs} (function, status, attempts, max_attempts) "
-             "values ('f', 'failed', 2147483647, 2147483647)")  # fmt: skip
+             "values ('f', 'failed', 1000000000, 1000000000)")  # fmt: skip
     assert desk.run.perform(bulk.requeue_all(None, None)) == 1
 
 

@@ -22,7 +22,6 @@ PASSWORD = (
     "Check user and password: those of the DSN, in which special characters are percent-encoded, then PGUSER, "
     "PGPASSWORD and ~/.pgpass."
 )
-LIMIT = "Raise that limit, put PgBouncer in between, or use fewer processes and a smaller WerkConfig(pool_size=…)."
 SAID = {
     'database "nope" does not exist': "Create the database (createdb), or correct its name in the DSN; without one it "
     "is the name of the user.",
@@ -39,11 +38,6 @@ SAID = {
     "address in pg_hba.conf, and reload Postgres.",
     'pg_hba.conf rejects connection for host "1.2.3.4", user "u"': "Allow this user, database and address in "
     "pg_hba.conf, and reload Postgres.",
-    "sorry, too many clients already": LIMIT,
-    "remaining connection slots are reserved for roles with the SUPERUSER attribute": LIMIT,
-    'too many connections for role "u"': LIMIT,
-    'too many connections for database "d"': LIMIT,
-    "no more connections allowed (max_client_conn)": LIMIT,
     "the database system is starting up": "It is on its way up: try again in a moment.",
     "the database system is not yet accepting connections": "It is on its way up: try again in a moment.",
     "the database system is in recovery mode": "It is on its way up: try again in a moment.",
@@ -53,6 +47,15 @@ SAID = {
     'database "d" is not currently accepting connections': "ALTER DATABASE … ALLOW_CONNECTIONS true, or use another "
     "one.",
     "Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen": "Correct the DSN, or the settings of Postgres.",
+}
+
+USED_UP = {
+    "sorry, too many clients already": "those of the server are used up (max_connections)",
+    "remaining connection slots are reserved for roles with the SUPERUSER attribute": "those of the server are used up "
+    "(max_connections)",
+    'too many connections for role "u"': "those of this role are used up (ALTER ROLE … CONNECTION LIMIT)",
+    'too many connections for database "d"': "those of this database are used up (ALTER DATABASE … CONNECTION LIMIT)",
+    "no more connections allowed (max_client_conn)": "the pooler's clients are used up (PgBouncer: max_client_conn)",
 }
 
 Serve = Callable[[bytes], int]
@@ -105,6 +108,14 @@ def test_what_postgres_answers_is_said_with_its_cure(serve: Serve, said: str, cu
     port = serve(fatal(said))
     where = f"Postgres at u@127.0.0.1:{port}/nope"
     assert refused(f"postgresql://u:hunter2@127.0.0.1:{port}/nope") == f"{where} refused the connection: {said}. {cure}"
+
+
+@pytest.mark.parametrize(("said", "meaning"), list(USED_UP.items()))
+def test_connections_that_are_used_up_are_named_with_their_setting(serve: Serve, said: str, meaning: str) -> None:
+    port = serve(fatal(said))
+    told = refused(f"postgresql://u:hunter2@127.0.0.1:{port}/nope")
+    assert told.startswith(f"No connection to Postgres at u@127.0.0.1:{port}/nope is left: {meaning}. ")
+    assert "hunter2" not in told
 
 
 def test_the_same_through_asyncio(serve: Serve) -> None:
@@ -167,7 +178,7 @@ def test_what_a_real_server_says(dsn: str, pg: psycopg.Connection, schema: str) 
     try:
         assert f'role "{role}" is not permitted to log in. ALTER ROLE … LOGIN' in refused(as_role)
         _ = pg.execute(alter.format(sql.Identifier(role), sql.SQL("login connection limit 0")))
-        assert f'too many connections for role "{role}". Raise that limit' in refused(as_role)
+        assert "those of this role are used up (ALTER ROLE … CONNECTION LIMIT)" in refused(as_role)
         said = refused(make_conninfo(dsn, user=role, password="hunter3"))
         assert f'password authentication failed for user "{role}". {PASSWORD}' in said
         assert "hunter" not in said

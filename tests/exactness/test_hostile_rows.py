@@ -169,6 +169,7 @@ def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(
     outside.sql("alter table {jobs} add constraint odd check (function <> 'odd.one' or status = 'active'"
                 " or error like 'Postgres%%')")  # fmt: skip
     dead = "00000000-0000-7000-8000-0000000000dd"
+    outside.sql("insert into {worker} (id, name, queue, status) values (%s, 'host.1', 'default', 'lost')", dead)
     ids = [outside.one("insert into {jobs} (function, status, claim_id, attempts, max_attempts, worker_id, started_at)"
                        " values (%s, 'active', 9, 1, %s, %s, now()) returning id::text",
                        "odd.one" if number == 2 else OK, attempts, dead) for number in range(5)]  # fmt: skip

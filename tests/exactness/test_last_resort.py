@@ -63,6 +63,8 @@ def test_an_error_of_the_client_library_costs_one_job(
         text = repr(statement.params)
         if poison and poison[0].replace("-", "") in text.replace("-", "") and "error" in statement.params:
             raise IndexError("pop from an empty deque")
+        if poison and statement.params.get("id") == poison[0] and "reason" in statement.params:
+            raise IndexError("pop from an empty deque")
         if poison and poison[0] in (statement.params.get("ids") or ()) and "statuses" in statement.params:
             raise IndexError("pop from an empty deque")
         return send(connection, statement)

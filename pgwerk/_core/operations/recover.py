@@ -41,7 +41,7 @@ def recover_lost(
     """
     # One round trip for what nearly always finds nothing.
     dead, lost, overdue = yield from together(
-        workers.bury([], live, seen or 0.0), workers.lost_claims(live, 100, seen or 0.0), upkeep.overdue(BATCH, seen)
+        workers.bury([], live, seen or 0.0), workers.lost_claims(live, 100, seen), upkeep.overdue(BATCH, seen)
     )
     jobs = yield from _recover(lost, "worker lost: it was not heard of in time", None, max_lost, pass_over=pass_over)
     return Recovered(jobs, dead, bool(overdue))

@@ -111,7 +111,7 @@ def _recover_each(live: float, max_lost: int, seen: float | None, swept: Swept) 
     stuck: Refused = []
     # In a transaction of its own: who is dead was forgotten with the one that failed.
     swept.lost_workers += yield from ask(workers.bury([], live, seen or 0.0))
-    for claim in (yield from ask(workers.lost_claims(live, BATCH, seen or 0.0))):
+    for claim in (yield from ask(workers.lost_claims(live, BATCH, seen))):
         outcome = Lost("worker lost: it was not heard of in time")
         stuck += yield from _settle_each(sorted(claim.job_ids), claim.id, claim.worker, outcome, swept, max_lost)
     return len(swept.recovered) + len(swept.refused) - len(stuck) > before

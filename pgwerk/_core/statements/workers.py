@@ -156,8 +156,11 @@ class LostClaim(NamedTuple):
     job_ids: list[str]
 
 
-def lost_claims(live: float, limit: int, seen: float) -> Statement[list[LostClaim]]:
-    """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown."""
+def lost_claims(live: float, limit: int, seen: float | None) -> Statement[list[LostClaim]]:
+    """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown.
+
+    *seen* None: as long as Postgres has been up, in which the living register again.
+    """
     return Statement(
         """
         select c.id, c.worker_id::text, array(select m::text from unnest(c.job_ids) m where m is not null)
@@ -166,7 +169,8 @@ def lost_claims(live: float, limit: int, seen: float) -> Statement[list[LostClai
         where w.id is not null and w.status <> 'active'
            or w.id is null
               and c.claimed_at < now() - %(live)s * interval '1 second'
-              and %(seen)s::double precision >= %(live)s
+              and coalesce(%(seen)s::double precision,
+                           extract(epoch from now() - pg_postmaster_start_time())) >= %(live)s
         order by c.id
         limit %(limit)s
         for update of c skip locked  -- another worker recovers it already
