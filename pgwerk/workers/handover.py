@@ -26,12 +26,12 @@ class SteadyLogger(logging.Logger):
     """A logger that a configuration of logging cannot silence by not naming it, nor break."""
 
     @property
-    def disabled(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # an attribute there
+    def disabled(self) -> bool:
         """Whether somebody switched it off; `disable_existing_loggers`, which means all and nobody, does not."""
         return bool(self.__dict__.get("_off", False))
 
     @disabled.setter
-    def disabled(self, value: bool) -> None:
+    def disabled(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # an attribute there
         if not value or sys._getframe(1).f_globals.get("__name__") != "logging.config":  # noqa: SLF001  # who says so
             self.__dict__["_off"] = bool(value)
 
