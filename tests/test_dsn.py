@@ -26,7 +26,7 @@ EXAMPLE = "It should look like postgresql://user:password@host:5432/database."
 
 BROKEN = {
     "mysql://u:hunter2@h/d": f"it begins with mysql://, which is not Postgres. {EXAMPLE}",
-    "postgress://u:hunter2@h/d": f"it begins with postgress://, which is not Postgres. {EXAMPLE}",
+    "postgrez://u:hunter2@h/d": f"it begins with postgrez://, which is not Postgres. {EXAMPLE}",
     "jdbc:postgresql://u:hunter2@h/d": f"it has to begin with postgresql:// exactly. {EXAMPLE}",
     "postgresql:/u:hunter2@h/d": f"it has to begin with postgresql:// exactly. {EXAMPLE}",
     "u:hunter2@h/d": f"it has to begin with postgresql://, or be words like host=localhost dbname=mydb. {EXAMPLE}",
@@ -106,7 +106,7 @@ def test_neither_app_nor_log_shows_it(kind: Any, caplog: pytest.LogCaptureFixtur
     assert "hunter2" not in repr(shown) + caplog.text
 
 
-@pytest.mark.parametrize("dsn", [dsn for dsn in BROKEN if dsn.startswith(("my", "postgresql://u:hun", "postgress"))])
+@pytest.mark.parametrize("dsn", [dsn for dsn in BROKEN if dsn.startswith(("my", "postgresql://u:hun", "postgrez"))])
 def test_an_app_is_not_made_of_it(dsn: str) -> None:
     if "?" not in dsn.rpartition("@")[2]:
         with pytest.raises(ConfigError, match="cannot be read"):

@@ -149,7 +149,7 @@ def test_a_chain_is_cancelled_whole_by_a_bulk_cancel(desk: Desk) -> None:
 
 def test_dependents_of_others_are_told_of_in_messages_of_many(desk: Desk) -> None:
     head = desk.put()
-    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"')
+    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
     desk.send([new(depends_on=head) for _ in range(400)])
     payloads = [one.payload for one in desk.pg.notifies(timeout=5, stop_after=1)]
     told = [payload[1:].split(",") for payload in payloads if payload.startswith("w")]
