@@ -163,5 +163,7 @@ def test_a_delay_of_one_second_starts_at_one_to_one_point_fifteen_seconds(app: W
         jobs = [enqueued(app.enqueue(handlers.noop, _delay=1)) for _ in range(3)]
         for job in jobs:
             expect(app, job, JobStatus.COMPLETE)
-    waited = [row[0] for row in outside.sql("select extract(epoch from started_at - enqueued_at) from {jobs}")][1:]
+    waited = [
+        row[0] for row in outside.sql("select extract(epoch from started_at - enqueued_at) from {jobs} order by id")
+    ][1:]
     assert all(1.0 <= seconds <= 1.15 for seconds in waited), waited
