@@ -10,6 +10,7 @@ from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
+from pgwerk._core.procedures.isolate import is_locked
 from pgwerk._core.stall import Motion
 from pgwerk._core.statements import closing, workers
 from pgwerk._core.statements.claims import Claimed
@@ -21,7 +22,7 @@ from pgwerk.workers.gate import Gate
 from pgwerk.workers.hearing import Hearing
 from pgwerk.workers.heart import Heart
 from pgwerk.workers.identity import Identity
-from pgwerk.workers.session import ASKING_SECONDS, Session, unexpected, waits_for_a_lock
+from pgwerk.workers.session import ASKING_SECONDS, Session, unexpected
 from pgwerk.workers.turns import Turns
 from pgwerk.workers.vitals import Vitals, next_enforcement
 from pgwerk.workers.wakeup import Wakeup
@@ -140,7 +141,7 @@ class Coordinator:
         if isinstance(error, ConfigError):
             raise error
         # The lock of somebody else may be held for a while, as long as a statement may take.
-        if self.agenda.pace.burst and not (waits_for_a_lock(error) and not self.session.troubled_for(BURST_PATIENCE)):
+        if self.agenda.pace.burst and not (is_locked(error) and not self.session.troubled_for(BURST_PATIENCE)):
             raise error
         self.session.trouble(error)
         # Only a turn that goes well shows that it is over.

@@ -188,8 +188,3 @@ def unexpected(error: Exception) -> WerkError:
     if isinstance(error, UnicodeError):
         return SerializationError(f"Postgres cannot store this text in the encoding of its database: {error}")
     return DatabaseError(f"the client library failed: {type(error).__name__}: {error}")
-
-
-def waits_for_a_lock(error: WerkError) -> bool:
-    """Whether somebody else held a lock for too long."""
-    return isinstance(error, DatabaseError) and error.sqlstate == "55P03"

@@ -14,7 +14,7 @@ from pgwerk._core.operations.cycle import Answer, Turn, turn
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._core.payload import storable_text
-from pgwerk._core.procedures.isolate import refuses_a_value, unclaimable
+from pgwerk._core.procedures.isolate import is_locked, refuses_a_value, unclaimable
 from pgwerk._core.statements import closing
 from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._core.statements.upkeep import give_up
@@ -25,7 +25,7 @@ from pgwerk.workers.begun import BegunJobs
 from pgwerk.workers.crew import Finished
 from pgwerk.workers.identity import Identity
 from pgwerk.workers.ledger import Ledger
-from pgwerk.workers.session import Session, waits_for_a_lock
+from pgwerk.workers.session import Session
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -152,7 +152,7 @@ class Turns:
             answer = self._session.run(turn(ask), self.begin)
         except WerkError as error:
             self.begin()
-            if finished and waits_for_a_lock(error):
+            if finished and is_locked(error):
                 self._part_from_locked(finished, error)
                 return True
             if not refuses_a_value(error):
@@ -271,7 +271,7 @@ class Turns:
                 settle(reports, self._identity.id, random.random(), self.max_lost), patience=patience
             )
         except WerkError as error:
-            locked = waits_for_a_lock(error)
+            locked = is_locked(error)
             if not locked and not refuses_a_value(error):
                 self.unsettled = [*(one for one in finished if one.claimed.id not in self.aside.ids), *self.unsettled]
                 raise
@@ -325,7 +325,7 @@ class Turns:
         try:
             return self._session.run(settle([report], self._identity.id))
         except WerkError as again:
-            if waits_for_a_lock(again):
+            if is_locked(again):
                 self.aside.put(one, again)
                 return None
             if not refuses_a_value(again):
