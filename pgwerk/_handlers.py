@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from pgwerk._core import registry
+from pgwerk._core.claim import Claimed
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.ordering import class_name
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut
 from pgwerk._core.payload import Serializer, decode, encode, storable_text
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import INTERRUPTIONS, Run
 from pgwerk.errors import JobAborted, JobTimeout, SerializationError, WorkerShutdown
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from pgwerk._clock import new_id
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
 from pgwerk._core.operation import Operation, Statement
 from pgwerk._core.operations.enqueue import Order, begin_inline
@@ -15,7 +16,7 @@ from pgwerk._core.statements import claims, closing, queries, workers
 from pgwerk._core.statements.columns import Decode
 from pgwerk.errors import EnqueueError
 
-Step = Operation[Any] | claims.Claimed
+Step = Operation[Any] | Claimed
 """An operation to run, or a claimed job whose handler is to be run."""
 
 
@@ -29,7 +30,7 @@ class InlineWorker:
     def __init__(self) -> None:
         self.id = new_id()
 
-    def report_progress(self, claimed: claims.Claimed, fraction: float, message: str | None) -> None:
+    def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
         """Nobody can look while it runs in the caller's transaction; the job's own attribute is set already."""
 
     def register(self, live: float) -> Statement[Any]:
@@ -57,7 +58,7 @@ def in_place(
     has for whoever waits for this is raised between attempts, when all is recorded.
     """
     values = {name: value for name, value in order.values.items() if name not in ("delay", "at")}
-    claimed: claims.Claimed | None = yield begin_inline(Order(values), worker.id)
+    claimed: Claimed | None = yield begin_inline(Order(values), worker.id)
     if claimed is None:
         return None
     while claimed is not None:

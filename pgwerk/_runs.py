@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 from pgwerk.errors import JobAborted, JobTimeout, WorkerShutdown
 
 Interruption = type[JobTimeout] | type[JobAborted] | type[WorkerShutdown]

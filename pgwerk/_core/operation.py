@@ -15,8 +15,8 @@ Row: TypeAlias = "tuple[Any, ...]"
 Rows: TypeAlias = "Sequence[Row]"
 Request: TypeAlias = "tuple[Statement[Any], ...]"
 """Statements to send together; one for a plain step."""
-Steps: TypeAlias = Generator[Request, Sequence[Rows], R]
-"""The generator that an operation is made of."""
+Steps: TypeAlias = Generator[Request, Sequence[Any], R]
+"""The generator that an operation is made of: it yields requests and is sent the result of each statement."""
 
 
 class Operation(Protocol[R_co]):
@@ -32,12 +32,15 @@ class Operation(Protocol[R_co]):
         """Whether it may run again when it is unknown whether it took effect."""
         ...
 
-    def __iter__(self) -> Generator[Request, Sequence[Rows], R_co]: ...
+    def __iter__(self) -> Generator[Request, Sequence[Any], R_co]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Statement(Generic[R]):
-    """One SQL command, its parameters, and the reading of its rows."""
+    """A question with a result of type R, and how Postgres answers it: SQL, parameters, the reading of the rows.
+
+    Another backend answers by *factory* and the arguments that it was called with. Not changed after it was made.
+    """
 
     sql: str
     params: Mapping[str, Any]
@@ -47,6 +50,9 @@ class Statement(Generic[R]):
     """Ask for the rows in binary: cheaper where there are many numbers and times, and the same values."""
     alone: bool = False
     """It cannot run inside a transaction."""
+    factory: "Callable[..., Statement[Any]] | None" = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
 
     @property
     def atomic(self) -> bool:
@@ -54,16 +60,28 @@ class Statement(Generic[R]):
         return False
 
     def __iter__(self) -> Steps[R]:
-        (rows,) = yield (self,)
-        return self.read(rows)
+        (result,) = yield (self,)
+        answer: R = result
+        return answer
+
+
+def statement(factory: Callable[P, Statement[R]]) -> Callable[P, Statement[R]]:
+    """Mark a function that makes statements: each of them knows which function made it, and of which arguments."""
+
+    def make(*args: P.args, **kwargs: P.kwargs) -> Statement[R]:
+        made = factory(*args, **kwargs)
+        made.factory, made.args, made.kwargs = make, args, kwargs
+        return made
+
+    return update_wrapper(make, factory)
 
 
 def together(*statements: Statement[Any]) -> Steps[list[Any]]:
     """Ask for several statements in one round trip; alone on a connection they are all or nothing."""
     if not statements:
         return []
-    replies = yield statements
-    return [s.read(rows) for s, rows in zip(statements, replies, strict=True)]
+    results = yield statements
+    return [result for _, result in zip(statements, results, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ def then(op: Operation[R], use: Callable[[R], S]) -> Operation[S]:
 
 
 class Walk(Generic[R]):
-    """One pass over an operation: hands out requests, takes replies.
+    """One pass over an operation: hands out requests, takes results.
 
     `request` is None when it is over; then `result` is set.
     """
@@ -136,9 +154,9 @@ class Walk(Generic[R]):
         self._steps = iter(op)
         self._advance(partial(next, self._steps))
 
-    def reply(self, replies: Sequence[Rows]) -> None:
-        """Go on with the rows of each statement of the last request."""
-        self._advance(partial(self._steps.send, replies))
+    def reply(self, results: Sequence[Any]) -> None:
+        """Go on with the result of each statement of the last request."""
+        self._advance(partial(self._steps.send, results))
 
     def fail(self, error: Exception) -> None:
         """Raise *error* inside the operation, at the step that asked."""

@@ -144,7 +144,7 @@ class Executor:
                 except psycopg.Error as error:
                     walk.fail(error)
                 else:
-                    walk.reply(replies)
+                    walk.reply([asked.read(rows) for asked, rows in zip(walk.request, replies, strict=True)])
             return walk.result
 
     async def _perform(self, connection: AsyncConnection[Any] | AsyncForeign, request: Request) -> Sequence[Rows]:

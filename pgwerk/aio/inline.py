@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.outcome import Outcome
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._handlers import Hooks, interrupted_outcome
 from pgwerk._inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._runs import Interruption, Run, monotonic

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pgwerk._connections import usable_connection
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._handlers import Hooks
 from pgwerk._inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._runs import current_run, monotonic

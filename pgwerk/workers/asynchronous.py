@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._forked import end_of_fork
 from pgwerk._runs import Run
 from pgwerk.aio.runner import LoopRunner

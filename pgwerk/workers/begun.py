@@ -5,7 +5,7 @@ import mmap
 from struct import Struct
 
 from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 
 _CELL = Struct("=36s4xdq")
 """The job, when its handler is out of time, and its claim: the last to be written, without which a cell is free."""

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from pgwerk._core import backoff
 from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
 from pgwerk._core.procedures.isolate import is_locked
 from pgwerk._core.stall import Motion
 from pgwerk._core.statements import closing, workers
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.workers.crew import Crew, Finished

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.outcome import Outcome
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._handlers import interrupted_outcome
 from pgwerk._runs import Interruption, Run, monotonic
 from pgwerk.errors import JobTimeout, WerkError, WorkerShutdown

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pgwerk._core import backoff
+from pgwerk._core.claim import Claimed
 from pgwerk._core.ordering import encode_meta
 from pgwerk._core.statements import closing
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.vigil import LATE
 from pgwerk._forked import end_of_fork
 from pgwerk._runs import monotonic

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from pgwerk._core.agenda import Agenda, Duty
+from pgwerk._core.claim import Claimed
 from pgwerk._core.ids import normal_id
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import closing, workers
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.statements.workers import Beat
 from pgwerk._runs import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError

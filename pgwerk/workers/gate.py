@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 from pgwerk.workers.crew import Crew
 
 Record = Callable[[Sequence[Claimed]], set[str]]

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NoReturn
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.ordering import encode_meta
 from pgwerk._core.payload import storable_text
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._forked import end_of_fork
 from pgwerk._handlers import Hooks
 from pgwerk._runs import Run, monotonic

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 
 
 class Ledger:

@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 from pgwerk._runs import Run, monotonic
 from pgwerk.aio.runner import LoopRunner, TaskRun
 from pgwerk.errors import WerkError

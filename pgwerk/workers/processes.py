@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from pgwerk._core import backoff
+from pgwerk._core.claim import Claimed
 from pgwerk._core.outcome import Failed, Lost, Outcome
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._runs import Interruption, Run, monotonic
 from pgwerk.errors import WerkError, WorkerShutdown
 from pgwerk.workers.channel import Board, Progress, Ready

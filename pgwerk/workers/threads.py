@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
 from pgwerk._runs import INTERRUPTIONS, Run, monotonic
 from pgwerk.errors import WerkError
 from pgwerk.sync.runner import Runner, close_loop

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pgwerk._core.agenda import Agenda
+from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.cursor import Cursor
 from pgwerk._core.job import DequeueStrategy, JobStatus, reason_of
 from pgwerk._core.lifecycle import DONE, MAX_LOST, Verdict, decide
@@ -16,7 +17,6 @@ from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Report
 from pgwerk._core.payload import storable_text
 from pgwerk._core.procedures.isolate import is_locked, refuses_a_value, unclaimable
 from pgwerk._core.statements import closing
-from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._core.statements.upkeep import give_up
 from pgwerk._runs import monotonic
 from pgwerk.errors import WerkError

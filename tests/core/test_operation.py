@@ -1,5 +1,6 @@
 """Walks: what operations ask for, in which order, and that they stop asking after an error."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,20 +41,26 @@ def asked(request: "Request | None") -> str:
     return " + ".join(" ".join(statement.sql.split())[:60] for statement in request)
 
 
+def answer(walk: Walk[Any], rows: Sequence[Any]) -> None:
+    """Answer the statements of a request as Postgres does: with rows, which are read."""
+    assert walk.request is not None
+    walk.reply([statement.read(found) for statement, found in zip(walk.request, rows, strict=True)])
+
+
 def walk_through(op: Operation[Any], *replies: Any) -> tuple[list[str], Walk[Any]]:
     """Answer each request with rows; what was asked, and the walk."""
     walk = Walk(op)
     seen = []
     for reply in replies:
         seen.append(asked(walk.request))
-        walk.reply(reply)
+        answer(walk, reply)
     return seen, walk
 
 
 def test_a_statement_is_an_operation_of_one_step() -> None:
     walk = Walk(ONE)
     first = walk.request
-    walk.reply([[(5,)]])
+    answer(walk, [[(5,)]])
     assert [first, walk.request] == [(ONE,), None]
     assert walk.result == 5
 
@@ -71,16 +78,16 @@ def test_an_operation_asks_step_by_step_and_together() -> None:
     for _ in range(2):  # iterating again walks again
         walk = Walk(op)
         requests = [walk.request]
-        walk.reply([[(1,)]])
+        answer(walk, [[(1,)]])
         requests.append(walk.request)
-        walk.reply([[(2,)], [(3,)]])
+        answer(walk, [[(2,)], [(3,)]])
         assert [*requests, walk.request] == [(ONE,), (ONE, TWO), None]
         assert walk.result == 6
 
 
 def test_an_error_is_raised_at_the_step_that_asked_and_ends_the_walk() -> None:
     walk = Walk(sums())
-    walk.reply([[(1,)]])
+    answer(walk, [[(1,)]])
     with pytest.raises(KeyError):
         walk.fail(KeyError("boom"))
     with pytest.raises(StopIteration):
@@ -97,9 +104,9 @@ def test_nothing_to_ask_together_asks_nothing() -> None:
 
 def test_answers_of_another_number_are_an_error() -> None:
     walk = Walk(sums())
-    walk.reply([[(1,)]])
+    answer(walk, [[(1,)]])
     with pytest.raises(ValueError, match="zip"):
-        walk.reply([[(1,)]])
+        walk.reply([1])
 
 
 def test_readers_read() -> None:
@@ -139,7 +146,7 @@ def test_an_unknown_dependency_ends_the_walk_before_anything_is_written() -> Non
     assert "pg_advisory_xact_lock_shared" in held.sql
     assert "select id::text from {jobs}" in looked_for.sql
     with pytest.raises(EnqueueError, match=OTHER):
-        walk.reply([[], []])
+        answer(walk, [[], []])
 
 
 def test_an_abort_of_an_ended_job_asks_once() -> None:
@@ -192,12 +199,12 @@ def test_a_migration_asks_for_what_is_missing_only() -> None:
 
 def test_newer_tables_end_the_walk() -> None:
     walk = Walk(migrate.migrate())
-    walk.reply([[]])
-    walk.reply([[]])
-    walk.reply([[(True,)]])
-    walk.reply([[(True,)]])
+    answer(walk, [[]])
+    answer(walk, [[]])
+    answer(walk, [[(True,)]])
+    answer(walk, [[(True,)]])
     with pytest.raises(SchemaVersionMismatch, match=str(latest() + 1)):
-        walk.reply([[(latest() + 1,)]])
+        answer(walk, [[(latest() + 1,)]])
 
 
 def test_a_procedure_for_one_plain_job_is_one_operation() -> None:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pgwerk._clock import new_id
+from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.enqueue import Order
@@ -18,7 +19,6 @@ from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import claims, closing, workers
-from pgwerk._core.statements.claims import Claim, Claimed
 from pgwerk._core.statements.enqueue import Inserted
 from tests.fixtures.run import Peer, Run
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import JobStatus
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operations import manage
@@ -18,7 +19,7 @@ from tests.database.builders import OTHER, WORKER, Desk, entry, failed, new, rep
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])
 
 
-def end(desk: Desk, taken: claims.Claimed, outcome: Outcome | None, *, whole: bool) -> bool:
+def end(desk: Desk, taken: Claimed, outcome: Outcome | None, *, whole: bool) -> bool:
     return desk.end(taken, outcome) if whole else bool(desk.close(taken, outcome))
 
 

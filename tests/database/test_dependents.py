@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.operations import enqueue as enqueue_op
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import Dependency, Retry
 from pgwerk._core.outcome import Aborted, Lost, Outcome
-from pgwerk._core.statements import admin, claims, queries, settling
+from pgwerk._core.statements import admin, queries, settling
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 ENDS = pytest.mark.parametrize("outcome", [None, failed()], ids=["succeeds", "fails"])
@@ -394,7 +395,7 @@ def test_random_graphs_end_as_their_edges_say(desk: Desk, seed: int) -> None:
     bad = {order.id for order in orders if draw.random() < 0.2}
     desk.send(orders[:20])
     late = orders[20:]
-    running: list[claims.Claimed] = []
+    running: list[Claimed] = []
     while True:
         if late and draw.random() < 0.5:
             desk.send([late.pop(0)])

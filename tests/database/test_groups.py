@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.options import Group
@@ -247,7 +248,7 @@ def test_random_histories_neither_exceed_a_limit_nor_strand_a_member(desk: Desk,
     limits = {"a": 1, "b": 2, "c": 3}
     orders = [new(n, group=Group(key, limits[key]), retry=9) for n in range(24) for key in [draw.choice("abc")]]
     desk.send(orders)
-    running: list[claims.Claimed] = []
+    running: list[Claimed] = []
     denied: set[str] = set()
     for _ in range(400):
         if running and draw.random() < 0.6:

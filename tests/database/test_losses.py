@@ -3,12 +3,12 @@
 import pytest
 
 from pgwerk import Repeat, Retry
+from pgwerk._core.claim import Claimed
 from pgwerk._core.operations import manage
 from pgwerk._core.operations.recover import Begun
 from pgwerk._core.outcome import Interrupted, Lost, Overdue, Succeeded
 from pgwerk._core.procedures import bulk, sweep
 from pgwerk._core.statements import admin, closing, queries
-from pgwerk._core.statements.claims import Claimed
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new
 
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])

@@ -107,11 +107,12 @@ def test_any_error_in_a_turn_is_survived(
 def test_a_claimed_row_that_cannot_be_read_fails_and_the_others_run(
     app: Werk, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pgwerk._core.claim import Claim
     from pgwerk._core.statements import claims
 
     jobs = [enqueued(app.enqueue(handlers.echo, number)) for number in range(20)]
     bad = jobs[7].id
-    read = claims.Claim
+    read = Claim
 
     def choosy(*args: Any, **kwargs: Any) -> Any:
         claim = read(*args, **kwargs)

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 
 from pgwerk import Dependency, EnqueueError, Group
 from pgwerk._clock import new_id
+from pgwerk._core.claim import Claimed
 from pgwerk._core.lifecycle import decide
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
@@ -27,7 +28,6 @@ from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import admin, claims, closing, schema, settling, workers
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._names import Names
 from tests.fixtures.run import AioFace, SyncFace
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row

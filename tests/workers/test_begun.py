@@ -6,12 +6,13 @@ import threading
 
 from pgwerk._clock import new_id
 from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
-from pgwerk._core.statements.claims import Claimed
+from pgwerk._core.claim import Claimed
+from pgwerk._core.job import Job
 from pgwerk.workers.begun import BegunJobs
 
 
 def claimed(claim: int = 1) -> Claimed:
-    return Claimed(new_id(), "app.work", claim, None, None, True, True, ())
+    return Claimed(new_id(), "app.work", claim, None, None, True, True, Job.of, {})
 
 
 def test_a_parent_sees_what_began_and_was_not_settled_in_a_child_that_was_killed() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwerk._clock import new_id
+from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk._core.statements.claims import Claimed
 from pgwerk.workers.crew import Crew
 from pgwerk.workers.gate import Gate
 
@@ -29,7 +29,7 @@ class FakeCrew:
 
 def claimed(**values: Any) -> Claimed:
     job = Job(id=new_id(), **values)
-    return Claimed(job.id, "app.work", 1, None, None, True, not values, (), job)
+    return Claimed(job.id, "app.work", 1, None, None, True, not values, lambda _: job, None, job)
 
 
 KINDS = st.sampled_from([{}, {"watched": 0}, {"lost": 1}, {"max_lost": 0}, {"lost": 3}, {"lost": 1, "max_lost": 1}])

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pgwerk._core.claim import Claim
 from pgwerk._core.cursor import Range
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.outcome import Report
 from pgwerk._core.statements import claims, closing, settling, workers
-from pgwerk._core.statements.claims import Claim
 
 
 @dataclass

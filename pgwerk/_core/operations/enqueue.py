@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pgwerk._core.claim import Claimed
 from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import release
 from pgwerk._core.statements import claims, settling
 from pgwerk._core.statements import enqueue as st
-from pgwerk._core.statements.claims import Claimed
 from pgwerk._core.statements.enqueue import Inserted, NewJob
 from pgwerk.errors import EnqueueError
 

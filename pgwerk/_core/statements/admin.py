@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from pgwerk._core.operation import Statement, column, found, nothing, scalar
+from pgwerk._core.operation import Statement, column, found, nothing, scalar, statement
 
 
+@statement
 def requeue(ids: Sequence[str]) -> Statement[list[str]]:
     """Queue failed or aborted jobs again; attempts stay, and as many more are allowed as there were at first.
 
@@ -40,12 +41,14 @@ def requeue(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def database_time() -> Statement[float]:
     """Read Postgres's clock, in seconds since 1970."""
     text = "select extract(epoch from clock_timestamp())::double precision"
     return Statement(text, {}, scalar, repeatable=True)
 
 
+@statement
 def requeueable(queue: str | None, function: str | None, until: float, after: str, limit: int) -> Statement[list[str]]:
     """Lock failed or aborted jobs that ended before *until*, in the order of their ids from *after*."""
     return Statement(
@@ -65,6 +68,7 @@ def requeueable(queue: str | None, function: str | None, until: float, after: st
     )
 
 
+@statement
 def cancellable(queue: str | None, before: str, limit: int) -> Statement[list[str]]:
     """Find jobs that have not started, in the reverse order of their ids from *before*."""
     return Statement(
@@ -82,6 +86,7 @@ def cancellable(queue: str | None, before: str, limit: int) -> Statement[list[st
     )
 
 
+@statement
 def start_abort(job_id: str) -> Statement[bool]:
     """Ask the worker of an active job to stop it."""
     return Statement(
@@ -98,6 +103,7 @@ def start_abort(job_id: str) -> Statement[bool]:
     )
 
 
+@statement
 def touch_any(job_id: str) -> Statement[bool]:
     """Renew the heartbeat of a running job, whoever runs it."""
     return Statement(
@@ -111,6 +117,7 @@ def touch_any(job_id: str) -> Statement[bool]:
     )
 
 
+@statement
 def change(
     job_id: str,
     *,
@@ -161,6 +168,7 @@ def change(
     )
 
 
+@statement
 def purgeable(statuses: Sequence[str], older_than: float, after: str, limit: int) -> Statement[list[str]]:
     """Lock ended jobs by completion time, in the order of their ids from *after*."""
     return Statement(
@@ -179,6 +187,7 @@ def purgeable(statuses: Sequence[str], older_than: float, after: str, limit: int
     )
 
 
+@statement
 def count_purgeable(statuses: Sequence[str], older_than: float) -> Statement[int]:
     """Count ended jobs by completion time."""
     return Statement(
@@ -194,6 +203,7 @@ def count_purgeable(statuses: Sequence[str], older_than: float) -> Statement[int
     )
 
 
+@statement
 def pause(queue: str, reason: str | None) -> Statement[None]:
     """Let no worker claim from a queue."""
     return Statement(
@@ -207,6 +217,7 @@ def pause(queue: str, reason: str | None) -> Statement[None]:
     )
 
 
+@statement
 def competing(queue: str) -> Statement[list[str]]:
     """Name the groups whose members in this queue were let compete for permits."""
     return Statement(
@@ -224,6 +235,7 @@ def competing(queue: str) -> Statement[list[str]]:
     )
 
 
+@statement
 def resume(queue: str) -> Statement[bool]:
     """Let workers claim from a queue again."""
     return Statement(
@@ -246,6 +258,7 @@ def resume(queue: str) -> Statement[bool]:
     )
 
 
+@statement
 def vacuum(table: str) -> Statement[None]:
     """VACUUM ANALYZE one table; needs a connection without a transaction."""
     return Statement(f"vacuum (analyze) {{{table}}}", {}, nothing, alone=True)

@@ -2,102 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 from pgwerk._core import lenient
+from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
-from pgwerk._core.operation import Row, Rows, Statement
+from pgwerk._core.operation import Row, Rows, Statement, statement
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED
 from pgwerk._core.statements.times import epoch, moment
-
-
-@dataclass(slots=True)
-class Claimed:
-    """One claimed job: what a worker needs to run and settle it.
-
-    *plain*: it has no callbacks, group, repeat … so that its end can be written by `close` in a batch.
-    *bare*: it has no options but priority, attempts and timeout, so that nothing follows when it succeeds.
-    """
-
-    id: str
-    function: str
-    claim: int
-    payload: str | None
-    timeout_secs: float | None
-    plain: bool
-    bare: bool
-    _row: Row
-    _job: Job | None = None
-
-    @property
-    def job(self) -> Job:
-        """The job; made when somebody asks for it, which for most jobs is nobody."""
-        if self._job is None:
-            self._job = Job.of(_values(self._row))
-        return self._job
-
-    @property
-    def callback_of(self) -> str | None:
-        """The job whose end it is called about, if it is a callback."""
-        return None if self.plain else self.job.callback_of
-
-    @property
-    def watched(self) -> bool:
-        """Whether its beginning has to be written down, so that the death of its worker leaves no doubt.
-
-        A job with a heartbeat is taken from whoever does not renew it, dead or not: in doubt it would be charged.
-        """
-        if self.bare:
-            return False
-        job = self.job
-        return job.watched is not None or job.lost > 0 or job.max_lost == 0 or job.heartbeat_secs is not None
-
-    @property
-    def heartbeat_secs(self) -> float | None:
-        """How often the job must be renewed, if it must."""
-        return None if self.bare else self.job.heartbeat_secs
-
-
-class Claim:
-    """What a claim brought, in the order it should run; read only as far as somebody asks."""
-
-    def __init__(
-        self, rows: Rows, each: int | None = None, order: Callable[[list[Row]], list[Row]] | None = None
-    ) -> None:
-        mine = sorted((row for row in rows if row[0] is not None), key=_place)
-        self.last: dict[str, Place] = {queue: _place(row) for queue, row in {row[2]: row for row in mine}.items()}
-        """The place of the last job of each queue."""
-        self.passed_over = len(rows) - len(mine)
-        """How many members of groups were denied."""
-        self.denied = sorted({row[1] for row in rows if row[0] is None}) if self.passed_over else []
-        """The keys of groups that had members but no free permit."""
-        self.largest = max(Counter(row[2] for row in mine).values()) if len(self.last) > 1 else len(mine)
-        """How many are of the queue that gave most."""
-        # Members that were denied are of unknown queues.
-        self.curbed = each is not None and (bool(self.passed_over) or self.largest >= each)
-        """Whether there may be more in a queue of which only so many were looked at."""
-        self._rows = order(mine) if order is not None else mine
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def last_queue(self) -> str:
-        """The queue of the job that runs last."""
-        queue: str = self._rows[-1][2]
-        return queue
-
-    @cached_property
-    def jobs(self) -> list[Claimed]:
-        """The jobs."""
-        return [_read_claimed(row) for row in self._rows]
-
 
 _BEYOND = 2**31 - 1
 _FRONT: Place = (-_BEYOND, datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
@@ -109,7 +26,7 @@ _CLAIMED_LIST = """
     returning
        j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text as payload,
        j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
-       case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.result_ttl, j.failure_ttl,
+       case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.ttl, j.result_ttl, j.failure_ttl,
                      j.retry_intervals, j.no_retry, j.on_success, j.on_failure, j.on_stopped,
                      j.callback_of, j.repeat_remaining, j.schedule_name,
                      j.lost, j.max_lost, j.watched, j.interrupted) is null
@@ -232,6 +149,7 @@ _SPECIAL = (
 """A job with one of these ends in a transaction of several statements."""
 
 
+@statement
 def claim(
     where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False, each: int | None = None
 ) -> Statement[Claim]:
@@ -256,17 +174,20 @@ def claim(
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
     if in_turns:
-        return Statement(_IN_TURNS, params, partial(_read_in_turns, queues, each), binary=True)
+        return Statement(_IN_TURNS, params, partial(_read_in_turns, worker, queues, each), binary=True)
     if each is not None:
-        return Statement(_BY_PRIORITY_OF_SOME, params, partial(Claim, each=each), binary=True)
-    return Statement(_BY_PRIORITY, params, Claim, binary=True)
+        return Statement(_BY_PRIORITY_OF_SOME, params, partial(_read_claim, worker, each=each), binary=True)
+    return Statement(_BY_PRIORITY, params, partial(_read_claim, worker), binary=True)
 
 
+@statement
 def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
     """Claim one job that has not started, whenever it is due, for a run outside of any worker, which begins at once."""
 
     def read(rows: Rows) -> Claimed | None:
-        return _read_claimed((*rows[0][:9], *map(moment, rows[0][-3:]), rows[0][12])) if rows else None
+        if not rows:
+            return None
+        return _read_claimed(partial(_bare_job, worker), (*rows[0][:9], *map(moment, rows[0][-3:]), rows[0][12]))
 
     return Statement(
         f"""
@@ -297,8 +218,28 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
     )
 
 
-def _read_in_turns(queues: Sequence[str], each: int | None, rows: Rows) -> Claim:
-    return Claim(rows, each, partial(_one_of_each, queues))
+def _read_claim(
+    worker: str, rows: Rows, each: int | None = None, order: Callable[[list[Row]], list[Row]] | None = None
+) -> Claim:
+    make = partial(_bare_job, worker)
+    mine = sorted((row for row in rows if row[0] is not None), key=_place)
+    last = {row[2]: row for row in mine}
+    passed_over = len(rows) - len(mine)
+    ordered = order(mine) if order is not None else mine
+    return Claim(
+        len(mine),
+        lambda: [_read_claimed(make, row) for row in ordered],
+        last={queue: _place(row) for queue, row in last.items()},
+        last_queue=ordered[-1][2] if ordered else None,
+        largest=max(Counter(row[2] for row in mine).values()) if len(last) > 1 else len(mine),
+        denied=sorted({row[1] for row in rows if row[0] is None}) if passed_over else (),
+        passed_over=passed_over,
+        each=each,
+    )
+
+
+def _read_in_turns(worker: str, queues: Sequence[str], each: int | None, rows: Rows) -> Claim:
+    return _read_claim(worker, rows, each, partial(_one_of_each, queues))
 
 
 def _one_of_each(queues: Sequence[str], rows: list[Row]) -> list[Row]:
@@ -313,13 +254,18 @@ def _place(row: Row) -> Place:
     return (-row[3], row[9], row[0])
 
 
-def _read_claimed(row: Row) -> Claimed:
+def _read_claimed(make: Callable[[Row], Job], row: Row) -> Claimed:
     extras = row[12]
     if extras is None:
-        return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, row)
+        return Claimed(row[0], row[1], row[6], row[7], row[8], True, True, make, row)
     values = _values(row)
     plain = _add_extras(values, lenient.loads(extras))
-    return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, row, Job.of(values))
+    return Claimed(row[0], row[1], row[6], row[7], row[8], plain, False, make, row, Job.of(values))
+
+
+def _bare_job(worker: str, row: Row) -> Job:
+    values = _values(row)
+    return Job.of(values | {"worker_id": worker, "touched_at": values["started_at"]})
 
 
 def _values(row: Row) -> dict[str, Any]:

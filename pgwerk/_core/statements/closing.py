@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from pgwerk._core.lifecycle import DONE, Verdict
-from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.outcome import Report
 from pgwerk._core.statements.arrays import array, packed_floats, packed_ids, packed_integers
 
@@ -91,6 +91,7 @@ _CLOSE_ANY = _CLOSE.replace("${verdicts}", _VERDICTS).replace("${marks}", _MARKS
 _CLOSE_DONE = _CLOSE.replace("${verdicts}", _ALL_DONE).replace("${marks}", "error = null,\n        ")
 
 
+@statement
 def close(entries: Sequence[tuple[Report, Verdict]], worker: str | None, *, whole: bool) -> Statement[list[str]]:
     """Write verdicts about claimed jobs and record their attempts; the ids that were written come back.
 
@@ -129,6 +130,7 @@ def _read_closed(ids: Sequence[str], rows: Rows) -> list[str]:
     return list(ids) if closed is None else closed
 
 
+@statement
 def retire(claims: Sequence[int]) -> Statement[None]:
     """Forget claims all of whose jobs are settled."""
     return Statement(
@@ -139,6 +141,7 @@ def retire(claims: Sequence[int]) -> Statement[None]:
     )
 
 
+@statement
 def stray(worker: str, known: Sequence[int]) -> Statement[list[tuple[str, int]]]:
     """Find jobs that this worker claimed without knowing it: the answer was lost with a connection."""
     return Statement(
@@ -160,6 +163,7 @@ def stray(worker: str, known: Sequence[int]) -> Statement[list[tuple[str, int]]]
     )
 
 
+@statement
 def locked(ids: Sequence[str]) -> Statement[list[str]]:
     """Say which of these jobs somebody else has locked just now."""
     return Statement(
@@ -179,6 +183,7 @@ def locked(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def return_unread(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
     """Queue claimed jobs (id, claim) again that were never looked at, without charging them."""
     return _write_unread(
@@ -197,6 +202,7 @@ def return_unread(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
     )
 
 
+@statement
 def fail_unread(jobs: Sequence[tuple[str, int]], reason: str) -> Statement[None]:
     """Let claimed jobs (id, claim) fail whose rows cannot be read; what follows from that is left to the sweep."""
     return _write_unread(
@@ -229,6 +235,7 @@ def _write_unread(sql: str, jobs: Sequence[tuple[str, int]], **params: Any) -> S
     return Statement(sql, {"ids": ids, "claims": claims, **params}, nothing, repeatable=True)
 
 
+@statement
 def restart_clocks(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
     """Let the timeout of claimed jobs (id, claim) that have not begun count from now."""
     return Statement(
@@ -246,6 +253,7 @@ def restart_clocks(jobs: Sequence[tuple[str, int]]) -> Statement[None]:
     )
 
 
+@statement
 def aborting(ids: Sequence[str]) -> Statement[list[str]]:
     """Say which of these running jobs somebody wants aborted."""
     return Statement(
@@ -256,6 +264,7 @@ def aborting(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def touch(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
     """Renew the heartbeat of running jobs (id, claim); the ids that are still theirs come back."""
     return Statement(
@@ -274,6 +283,7 @@ def touch(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
     )
 
 
+@statement
 def begin(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
     """Write down that these jobs (id, claim) begin now; the ids of those that may come back."""
     return Statement(
@@ -294,6 +304,7 @@ def begin(jobs: Sequence[tuple[str, int]]) -> Statement[list[str]]:
     )
 
 
+@statement
 def progress(job_id: str, claim_id: int, value: str) -> Statement[list[str]]:
     """Store the progress (JSON text) of a running job, which also renews its heartbeat."""
     return Statement(

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from pgwerk._core.job import JobStatus
-from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.times import EPOCH, epoch, moment
@@ -25,6 +25,7 @@ class Inserted(NamedTuple):
     enqueued_at: datetime
 
 
+@statement
 def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
     """Insert one job; no row comes back when its key (or its id) exists.
 
@@ -35,6 +36,7 @@ def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
     return Statement(sql, {**job, "tell": always_tell}, _read_inserted)
 
 
+@statement
 def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[Inserted]]:
     """Insert jobs in one statement; what was inserted comes back.
 
@@ -90,6 +92,7 @@ def _read_all_inserted(ids: Sequence[str], rows: Rows) -> list[Inserted]:
     return [Inserted(id_, JobStatus.QUEUED, now, now) for id_ in ids]
 
 
+@statement
 def inserted_before(*ids: str) -> Statement[list[Inserted]]:
     """Read what `insert` answered for these ids, if they are there."""
     return Statement(
@@ -101,6 +104,7 @@ def inserted_before(*ids: str) -> Statement[list[Inserted]]:
     )
 
 
+@statement
 def existing(ids: Sequence[str]) -> Statement[list[str]]:
     """Say which of these ids have a row."""
     return Statement(
@@ -111,6 +115,7 @@ def existing(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def link(edges: Sequence[tuple[str, str, bool]]) -> Statement[None]:
     """Insert dependencies: (job, the job it depends on, whether that one may fail)."""
     return Statement(
@@ -128,6 +133,7 @@ def link(edges: Sequence[tuple[str, str, bool]]) -> Statement[None]:
     )
 
 
+@statement
 def tell_waiting(ids: Sequence[str]) -> Statement[None]:
     """Ask whoever listens to look at these waiting jobs once this transaction has committed."""
     return Statement(

@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pgwerk._core.job import ExecutionStatus, Job, JobExecution
-from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.columns import SELECT_LIST, Decode, read_job
 from pgwerk._core.statements.times import epoch, moment
 
 
+@statement
 def get(job_id: str, decode: Decode) -> Statement[Job | None]:
     """Read one job."""
 
@@ -25,6 +26,7 @@ def get(job_id: str, decode: Decode) -> Statement[Job | None]:
     )
 
 
+@statement
 def get_by_key(key: str, decode: Decode) -> Statement[Job | None]:
     """Read the job that has a key."""
 
@@ -39,6 +41,7 @@ def get_by_key(key: str, decode: Decode) -> Statement[Job | None]:
     )
 
 
+@statement
 def get_many(ids: Sequence[str], decode: Decode) -> Statement[dict[str, Job]]:
     """Read jobs, by id."""
 
@@ -117,6 +120,7 @@ def _escape_like(text: str) -> str:
     return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
 
 
+@statement
 def list_jobs(which: Filter, limit: int, offset: int, decode: Decode) -> Statement[list[Job]]:
     """List jobs, newest first."""
     conditions, params = which.conditions()
@@ -133,6 +137,7 @@ def list_jobs(which: Filter, limit: int, offset: int, decode: Decode) -> Stateme
     )
 
 
+@statement
 def executions(job_id: str, decode: Decode) -> Statement[list[JobExecution]]:
     """List the attempts at a job, oldest first; one that runs now comes last, from the job's own row."""
     return Statement(
@@ -173,6 +178,7 @@ def _read_executions(decode: Decode, rows: Rows) -> list[JobExecution]:
     ]
 
 
+@statement
 def dependencies(job_id: str) -> Statement[list[str]]:
     """List the ids of the jobs that a job depends on."""
     return Statement(
@@ -193,6 +199,7 @@ class End(NamedTuple):
     status: str
 
 
+@statement
 def mark_awaited(ids: Sequence[str]) -> Statement[None]:
     """Mark jobs that have not ended as awaited, so that their settle tells."""
     return Statement(
@@ -216,6 +223,7 @@ def mark_awaited(ids: Sequence[str]) -> Statement[None]:
     )
 
 
+@statement
 def ends(ids: Sequence[str]) -> Statement[list[End]]:
     """Read the statuses of jobs."""
     return Statement(
@@ -245,6 +253,7 @@ class QueueStats:
         return sum(self.counts.values())
 
 
+@statement
 def queue_stats() -> Statement[list[QueueStats]]:
     """Count jobs by queue and status. Reads the whole table: for people, not for the hot path."""
     return Statement(
@@ -269,6 +278,7 @@ def queue_stats() -> Statement[list[QueueStats]]:
     )
 
 
+@statement
 def tell_waiters() -> Statement[None]:
     """Notify those who wait for ends of nothing in particular, so that a listener can prove that it hears."""
     return Statement("select pg_notify({done}, 'p')", {}, nothing, repeatable=True)

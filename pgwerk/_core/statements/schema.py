@@ -1,8 +1,9 @@
 """Creating and checking the tables."""
 
-from pgwerk._core.operation import Statement, column, nothing, scalar
+from pgwerk._core.operation import Statement, column, nothing, scalar, statement
 
 
+@statement
 def without_limits() -> Statement[None]:
     """Let this transaction take its time: a role's limits are for other work, and another process may migrate first."""
     return Statement(
@@ -17,6 +18,7 @@ def without_limits() -> Statement[None]:
     )
 
 
+@statement
 def lock_migrations() -> Statement[None]:
     """Wait until no other process migrates in this schema, whatever its prefix; the lock ends with the transaction."""
     return Statement(
@@ -26,6 +28,7 @@ def lock_migrations() -> Statement[None]:
     )
 
 
+@statement
 def schema_exists() -> Statement[bool]:
     """Say whether the schema exists (an unqualified one always does)."""
     return Statement(
@@ -36,26 +39,31 @@ def schema_exists() -> Statement[bool]:
     )
 
 
+@statement
 def create_schema() -> Statement[None]:
     """Create the schema."""
     return Statement("create schema {schema}", {}, nothing)
 
 
+@statement
 def versions_exist() -> Statement[bool]:
     """Say whether the table of versions exists."""
     return Statement("select to_regclass({versions_name}) is not null", {}, scalar, repeatable=True)
 
 
+@statement
 def applied() -> Statement[list[int]]:
     """List the migrations that were applied."""
     return Statement("select version from {versions} order by version", {}, column, repeatable=True)
 
 
+@statement
 def script(sql: str) -> Statement[None]:
     """Run several commands, without parameters."""
     return Statement(sql, {}, nothing)
 
 
+@statement
 def record(version: int, name: str) -> Statement[None]:
     """Write that a migration was applied."""
     return Statement(
@@ -65,6 +73,7 @@ def record(version: int, name: str) -> Statement[None]:
     )
 
 
+@statement
 def drop_all() -> Statement[None]:
     """Drop every table and view of this installation; the schema itself stays."""
     return Statement(
@@ -76,6 +85,7 @@ def drop_all() -> Statement[None]:
     )
 
 
+@statement
 def truncate_all() -> Statement[None]:
     """Empty every table except the versions."""
     return Statement(

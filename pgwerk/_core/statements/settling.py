@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pgwerk._core.job import Job
 from pgwerk._core.lifecycle import Verdict
-from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.arrays import packed_ids
 from pgwerk._core.statements.columns import SETTLE_LIST, read_job, undecoded
 
@@ -17,6 +17,7 @@ def _read_jobs(rows: Rows) -> list[Job]:
     return [read_job(row, undecoded) for row in rows]
 
 
+@statement
 def lock_claimed(jobs: Sequence[tuple[str, int]]) -> Statement[list[Job]]:
     """Lock those of these jobs (id, claim) that are still active under that claim."""
     return Statement(
@@ -33,6 +34,7 @@ def lock_claimed(jobs: Sequence[tuple[str, int]]) -> Statement[list[Job]]:
     )
 
 
+@statement
 def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
     """Lock those of these jobs that are in one of these statuses."""
     return Statement(
@@ -49,6 +51,7 @@ def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
     )
 
 
+@statement
 def lock_waiting(ids: Sequence[str]) -> Statement[list[str]]:
     """Lock those of these jobs that wait for their dependencies."""
     return Statement(
@@ -65,6 +68,7 @@ def lock_waiting(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def lock_expired(ids: Sequence[str]) -> Statement[list[Job]]:
     """Lock those of these jobs that were not started within their ttl."""
     return Statement(
@@ -82,6 +86,7 @@ def lock_expired(ids: Sequence[str]) -> Statement[list[Job]]:
     )
 
 
+@statement
 def lock_outlived(ids: Sequence[str]) -> Statement[list[str]]:
     """Lock those of these jobs that have ended, are past their retention, and whose callbacks have ended too."""
     return Statement(
@@ -102,6 +107,7 @@ def lock_outlived(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def end_unstarted(entries: Sequence[tuple[str, Verdict]]) -> Statement[None]:
     """Write the end of jobs that no worker holds (locked before)."""
     return Statement(
@@ -135,6 +141,7 @@ def end_unstarted(entries: Sequence[tuple[str, Verdict]]) -> Statement[None]:
     )
 
 
+@statement
 def release_permits(jobs: Sequence[tuple[str, str]]) -> Statement[list[str]]:
     """Give back the permits of these jobs (key, id); the keys that were freed come back."""
     return Statement(
@@ -192,6 +199,7 @@ select (select count(*) from readied), (select count(*) from told)
 """.replace("${usable}", _USABLE)
 
 
+@statement
 def ready(keys: Sequence[str]) -> Statement[int]:
     """Let as many blocked members of these groups compete again as they have free permits.
 
@@ -207,6 +215,7 @@ def ready(keys: Sequence[str]) -> Statement[int]:
     )
 
 
+@statement
 def groups_of(ids: Sequence[str]) -> Statement[list[str]]:
     """Name the groups of these jobs."""
     return Statement(
@@ -222,6 +231,7 @@ def groups_of(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def take_keys(ids: Sequence[str]) -> Statement[None]:
     """Take the keys of ended jobs away, for their next repetition."""
     return Statement(
@@ -240,6 +250,7 @@ _COPIED = (
 )  # fmt: skip
 
 
+@statement
 def repeat(jobs: Sequence[tuple[Job, float]]) -> Statement[None]:
     """Insert the next repetition of these jobs (job, seconds until then), with all their options."""
     names = ", ".join(_COPIED)
@@ -272,6 +283,7 @@ def repeat(jobs: Sequence[tuple[Job, float]]) -> Statement[None]:
 # Dependents ---------------------------------------------------------------------------------------
 
 
+@statement
 def late_dependents(parents: Sequence[str]) -> Statement[list[str]]:
     """Find jobs that wait for these, which ended before: their own commit came too late to be seen then."""
     return Statement(
@@ -285,6 +297,7 @@ def late_dependents(parents: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def lock_dependents(parents: Sequence[str]) -> Statement[list[str]]:
     """Lock the waiting jobs that depend on any of these; parents that end at once agree by this lock."""
     return Statement(
@@ -303,6 +316,7 @@ def lock_dependents(parents: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def doomed(parents: Sequence[str]) -> Statement[list[tuple[str, str]]]:
     """Find the waiting jobs (id, a dependency that failed) that cannot run any more, at any depth below these.
 
@@ -347,6 +361,7 @@ class Judged(NamedTuple):
     orphans: list[tuple[str, str]]
 
 
+@statement
 def judge(ids: Sequence[str]) -> Statement[Judged]:
     """Release those of these waiting jobs (locked before) whose dependencies are all met; find the hopeless ones.
 
@@ -418,6 +433,7 @@ _SHARDS = 128
 """Of so many locks, the one for a job is that of its id's hash: one a job could be more than Postgres has room for."""
 
 
+@statement
 def hold(ids: Sequence[str]) -> Statement[None]:
     """Keep the rows of these jobs from being swept away before this transaction, which depends on them, has ended.
 
@@ -433,6 +449,7 @@ def hold(ids: Sequence[str]) -> Statement[None]:
     )
 
 
+@statement
 def unheld(ids: Sequence[str]) -> Statement[list[str]]:
     """Say of which of these jobs no open transaction is making a dependency; none does until this one ends.
 
@@ -455,6 +472,7 @@ def unheld(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def delete(ids: Sequence[str]) -> Statement[list[str]]:
     """Delete jobs with their executions, edges and permits; the ids that existed come back."""
     return Statement(
@@ -478,6 +496,7 @@ def delete(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def finished_callbacks(callbacks: Sequence[str]) -> Statement[list[str]]:
     """Find failed jobs with failure_mode 'delete' all of whose callbacks have ended, given ended callbacks."""
     return Statement(

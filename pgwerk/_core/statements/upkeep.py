@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pgwerk._core.operation import Statement, column, count, nothing
+from pgwerk._core.operation import Statement, column, count, nothing, statement
 
 OVERDUE_GRACE = 30.0
 """Seconds past a job's own timeout after which its worker is taken to be unable to enforce it."""
@@ -16,6 +16,7 @@ class Promoted(NamedTuple):
     next_due: float | None
 
 
+@statement
 def promote(limit: int) -> Statement[Promoted]:
     """Queue scheduled jobs that are due."""
     return Statement(
@@ -58,6 +59,7 @@ def promote(limit: int) -> Statement[Promoted]:
     )
 
 
+@statement
 def due(limit: int) -> Statement[list[str]]:
     """Name scheduled jobs that are due."""
     return Statement(
@@ -73,6 +75,7 @@ def due(limit: int) -> Statement[list[str]]:
     )
 
 
+@statement
 def promote_these(ids: Sequence[str]) -> Statement[int]:
     """Queue those of these scheduled jobs that are due; how many."""
     return Statement(
@@ -95,6 +98,7 @@ def promote_these(ids: Sequence[str]) -> Statement[int]:
     )
 
 
+@statement
 def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
     """Name the jobs that come next in each of these queues."""
     return Statement(
@@ -117,6 +121,7 @@ def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
     )
 
 
+@statement
 def rehearse_claim(ids: Sequence[str]) -> Statement[list[str]]:
     """Write what a claim would; nobody else sees it before `forget_rehearsal`, in the same transaction."""
     return Statement(
@@ -139,6 +144,7 @@ def rehearse_claim(ids: Sequence[str]) -> Statement[list[str]]:
     )
 
 
+@statement
 def forget_rehearsal(ids: Sequence[str]) -> Statement[None]:
     """Take back what `rehearse_claim` wrote."""
     return Statement(
@@ -155,6 +161,7 @@ def forget_rehearsal(ids: Sequence[str]) -> Statement[None]:
     )
 
 
+@statement
 def give_up(job_id: str, reason: str, claim: int | None = None) -> Statement[list[str]]:
     """Fail a job that holds up others, and nothing else: no callback, no dependents, no retention.
 
@@ -185,6 +192,7 @@ def give_up(job_id: str, reason: str, claim: int | None = None) -> Statement[lis
     )
 
 
+@statement
 def overdue(limit: int, seen: float | None = None) -> Statement[list[tuple[str, int, str]]]:
     """Find running jobs (id, claim, reason) past their own heartbeat deadline, or past timeout plus grace.
 
@@ -220,6 +228,7 @@ def overdue(limit: int, seen: float | None = None) -> Statement[list[tuple[str, 
     )
 
 
+@statement
 def unclaimed(stuck: float, limit: int) -> Statement[list[tuple[str, int, str]]]:
     """Find active jobs (id, claim, reason) that no claim knows: rows that somebody edited.
 
@@ -255,6 +264,7 @@ def unclaimed(stuck: float, limit: int) -> Statement[list[tuple[str, int, str]]]
     )
 
 
+@statement
 def adopt(ids: Sequence[str]) -> Statement[None]:
     """Give such jobs a claim number, so that they can be fenced like all others."""
     return Statement(
@@ -264,6 +274,7 @@ def adopt(ids: Sequence[str]) -> Statement[None]:
     )
 
 
+@statement
 def settled_claims(limit: int) -> Statement[int]:
     """Forget claims none of whose jobs is active under them any more (left by workers that died after a settle)."""
     return Statement(
@@ -296,6 +307,7 @@ class Past(NamedTuple):
 LONG_AGO = "-infinity"
 
 
+@statement
 def past(expires_at: str, id_: str, limit: int) -> Statement[list[Past]]:
     """Read on in the index of those whose time is over, from this place.
 
@@ -317,6 +329,7 @@ def past(expires_at: str, id_: str, limit: int) -> Statement[list[Past]]:
     )
 
 
+@statement
 def waiting(after: str, limit: int) -> Statement[list[tuple[str, bool]]]:
     """Read on among waiting jobs, by id from *after*: (id, whether nothing holds it back any more)."""
     return Statement(
@@ -339,6 +352,7 @@ def waiting(after: str, limit: int) -> Statement[list[tuple[str, bool]]]:
     )
 
 
+@statement
 def leaked_permits(limit: int) -> Statement[list[str]]:
     """Give back permits whose job is not active; the keys that were freed come back."""
     return Statement(
@@ -361,6 +375,7 @@ def leaked_permits(limit: int) -> Statement[list[str]]:
     )
 
 
+@statement
 def blocked_groups(after: str, limit: int) -> Statement[list[str]]:
     """Name groups with blocked members, in order from *after*, with one step through the index for each."""
     return Statement(
@@ -387,6 +402,7 @@ def blocked_groups(after: str, limit: int) -> Statement[list[str]]:
     )
 
 
+@statement
 def forget_workers(older_than: float) -> Statement[int]:
     """Delete the rows of workers that ended *older_than* seconds ago."""
     return Statement(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pgwerk._core.operation import Rows, Statement, column, nothing
+from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.columns import to_json
 from pgwerk._core.statements.times import EPOCH, epoch, moment
 
@@ -27,6 +27,7 @@ class WorkerInfo:
     """Jobs it holds now."""
 
 
+@statement
 def register(
     worker: str, name: str, queues: Sequence[str], metadata: Mapping[str, Any], live: float
 ) -> Statement[None]:
@@ -61,6 +62,7 @@ class Beat(NamedTuple):
     """Whether producers think that it sleeps."""
 
 
+@statement
 def heartbeat(worker: str, live: float) -> Statement[Beat]:
     """Say that a worker lives."""
     return Statement(
@@ -85,6 +87,7 @@ def heartbeat(worker: str, live: float) -> Statement[Beat]:
     )
 
 
+@statement
 def renew(workers: Sequence[str], live: float) -> Statement[None]:
     """Say for workers that cannot that they live; not for those that left, or were taken for dead already."""
     return Statement(
@@ -100,6 +103,7 @@ def renew(workers: Sequence[str], live: float) -> Statement[None]:
     )
 
 
+@statement
 def leave(worker: str) -> Statement[None]:
     """Write that a worker has stopped."""
     return Statement(
@@ -113,6 +117,7 @@ def leave(worker: str) -> Statement[None]:
     )
 
 
+@statement
 def doze(worker: str) -> Statement[None]:
     """Ask producers to notify."""
     return Statement(
@@ -123,16 +128,19 @@ def doze(worker: str) -> Statement[None]:
     )
 
 
+@statement
 def rouse(worker: str) -> Statement[None]:
     """Tell producers that notifying is of no use: there is a backlog."""
     return Statement("delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True)
 
 
+@statement
 def prove() -> Statement[None]:
     """Send a notification that means nothing: whether it arrives shows whether others would."""
     return Statement("select pg_notify({wake}, 'p')", {}, nothing, repeatable=True)
 
 
+@statement
 def forget(worker: str) -> Statement[None]:
     """Delete the row of a worker whose death was reported, once nothing is left of it."""
     return Statement(
@@ -156,6 +164,7 @@ class LostClaim(NamedTuple):
     job_ids: list[str]
 
 
+@statement
 def lost_claims(live: float, limit: int, seen: float | None) -> Statement[list[LostClaim]]:
     """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown.
 
@@ -180,6 +189,7 @@ def lost_claims(live: float, limit: int, seen: float | None) -> Statement[list[L
     )
 
 
+@statement
 def claims_of(worker: str) -> Statement[list[LostClaim]]:
     """Lock the claims of one worker, known to be dead."""
     return Statement(
@@ -203,6 +213,7 @@ _SILENT_AT = """(case when jsonb_typeof(w.metadata -> 'silent_at') = 'number'
                   then (w.metadata ->> 'silent_at')::numeric end)"""
 
 
+@statement
 def bury(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> Statement[list[str]]:
     """Mark workers as dead: the given ones, and all that were silent while somebody was there to hear them.
 
@@ -250,6 +261,7 @@ def bury(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> S
     )
 
 
+@statement
 def living(worker: str) -> Statement[bool]:
     """Say whether this worker is heard of."""
     return Statement(
@@ -260,6 +272,7 @@ def living(worker: str) -> Statement[bool]:
     )
 
 
+@statement
 def roster() -> Statement[list[WorkerInfo]]:
     """List workers, the living first."""
     return Statement(
