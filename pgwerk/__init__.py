@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgwerk._core.payload import PickleSerializer as PickleSerializer
     from pgwerk._core.payload import Serializer as Serializer
     from pgwerk._core.payload import TypedJSONSerializer as TypedJSONSerializer
-    from pgwerk._runs import shield as shield
+    from pgwerk._handlers.run import shield as shield
     from pgwerk._version import __version__ as __version__
     from pgwerk.config import WerkConfig as WerkConfig
     from pgwerk.errors import ConfigError as ConfigError
@@ -68,7 +68,7 @@ _HOMES = {
     "pgwerk.workers.fork": ("ForkWorker",),
     "pgwerk.workers.prefork": ("Worker",),
     "pgwerk.workers.process": ("ProcessWorker",),
-    "pgwerk._runs": ("shield",),
+    "pgwerk._handlers.run": ("shield",),
     "pgwerk.workers.thread": ("ThreadWorker",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

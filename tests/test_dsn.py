@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from psycopg import conninfo
 
 from pgwerk import Werk, WerkConfig, aio
-from pgwerk._psycopg import connection_string, shown_dsn
+from pgwerk._postgres.driver import connection_string, shown_dsn
 from pgwerk.config import resolved_dsn
 from pgwerk.errors import ConfigError
 

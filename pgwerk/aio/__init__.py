@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgwerk._core.payload import PickleSerializer as PickleSerializer
     from pgwerk._core.payload import Serializer as Serializer
     from pgwerk._core.payload import TypedJSONSerializer as TypedJSONSerializer
-    from pgwerk._runs import shield as shield
+    from pgwerk._handlers.run import shield as shield
     from pgwerk._version import __version__ as __version__
     from pgwerk.aio.app import Werk as Werk
     from pgwerk.config import WerkConfig as WerkConfig
@@ -65,7 +65,7 @@ _HOMES = {
     ),
     "pgwerk.logs": ("configure_logging",),
     "pgwerk.aio.app": ("Werk",),
-    "pgwerk._runs": ("shield",),
+    "pgwerk._handlers.run": ("shield",),
     "pgwerk.workers.awaitable": ("AsyncWorker", "ForkWorker", "ProcessWorker", "ThreadWorker", "Worker"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

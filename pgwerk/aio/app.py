@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from pgwerk import _requests as requests
-from pgwerk._application import Application
-from pgwerk._calls import (
+from pgwerk._app import requests
+from pgwerk._app.calls import (
     Options,
     ids_to_wait_for,
     newly_enqueued,
@@ -19,17 +18,18 @@ from pgwerk._calls import (
     split_call,
     with_defaults,
 )
+from pgwerk._app.definition import Application
 from pgwerk._core.context import Context
+from pgwerk._core.enqueueing import Draft
 from pgwerk._core.job import Job, JobExecution
 from pgwerk._core.operation import Operation, Procedure, R
 from pgwerk._core.operations import manage, migrate
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import EnqueueParams
-from pgwerk._core.ordering import Draft
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
-from pgwerk._deadlines import deadline, unhurried
-from pgwerk.aio.connections import usable_connection
+from pgwerk._postgres.callers_aio import usable_connection
+from pgwerk._postgres.deadlines import deadline, unhurried
 from pgwerk.aio.executor import Executor
 from pgwerk.aio.inline import run_inline
 from pgwerk.aio.loops import PerLoop

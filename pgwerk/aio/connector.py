@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel
 
-from pgwerk._adapting import PLAIN
-from pgwerk._connecting import answer_within, connect_seconds, refused, unanswered
-from pgwerk._pinning import FACTS, PROBE, facts, pin, refuse_statement_mode
-from pgwerk._psycopg import connection_string, shown_dsn
+from pgwerk._postgres.adapting import PLAIN
+from pgwerk._postgres.connecting import answer_within, connect_seconds, refused, unanswered
+from pgwerk._postgres.driver import connection_string, shown_dsn
+from pgwerk._postgres.settings import FACTS, PROBE, facts, pin, refuse_statement_mode
 
 T = TypeVar("T")
 

@@ -5,15 +5,15 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.outcome import Outcome
-from pgwerk._handlers import Hooks, interrupted_outcome
-from pgwerk._inline import InlineWorker, Step, in_place, refuse_to_run
-from pgwerk._runs import Interruption, Run, monotonic
-from pgwerk.aio.connections import usable_connection
-from pgwerk.aio.runner import LoopRunner, TaskRun
+from pgwerk._handlers.call import Hooks, interrupted_outcome
+from pgwerk._handlers.run import Interruption, Run, monotonic
+from pgwerk._handlers.task import LoopRunner, TaskRun
+from pgwerk._postgres.callers_aio import usable_connection
 from pgwerk.errors import JobAborted, WerkError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import psycopg
 from psycopg import AsyncConnection, pq, sql
 
 from pgwerk._core.statements import queries
-from pgwerk._pinning import FACTS, facts, pin
-from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, translated
+from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, translated
+from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.aio.executor import Executor
 
 logger = logging.getLogger("pgwerk.listener")

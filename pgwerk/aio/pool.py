@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 
 import psycopg
 
-from pgwerk._connecting import (
+from pgwerk._handlers.run import monotonic
+from pgwerk._postgres.connecting import (
     GLANCE,
     MAX_IDLE,
     Tries,
@@ -21,7 +22,6 @@ from pgwerk._connecting import (
     slot_seconds,
     unharmed,
 )
-from pgwerk._runs import monotonic
 from pgwerk.aio.connector import Connector, OwnConnection
 
 

@@ -5,10 +5,10 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from pgwerk._app.waiting import LINGER, Ends, Waits
 from pgwerk._core.operations.wait import await_ends
-from pgwerk._deadlines import deadline
-from pgwerk._runs import monotonic
-from pgwerk._waiting import LINGER, Ends, Waits
+from pgwerk._handlers.run import monotonic
+from pgwerk._postgres.deadlines import deadline
 from pgwerk.aio.executor import Executor
 from pgwerk.aio.listener import Listener
 from pgwerk.aio.loops import PerLoop

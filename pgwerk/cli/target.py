@@ -172,7 +172,7 @@ def _apps_in(module: Any) -> list[str]:
 
 
 def _is_app(value: Any) -> bool:
-    from pgwerk._application import Application  # noqa: PLC0415  # what both kinds of Werk are
+    from pgwerk._app.definition import Application  # noqa: PLC0415  # what both kinds of Werk are
 
     return isinstance(value, Application)
 

@@ -10,13 +10,12 @@ import psycopg
 from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
-from pgwerk._adapting import PlainCursor
-from pgwerk._connecting import Unanswered, forget_prepared, refused
-from pgwerk._connections import Foreign
 from pgwerk._core import backoff
 from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
-from pgwerk._names import Names
-from pgwerk._psycopg import (
+from pgwerk._postgres.adapting import PlainCursor
+from pgwerk._postgres.callers import Foreign
+from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
+from pgwerk._postgres.driver import (
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
@@ -28,6 +27,7 @@ from pgwerk._psycopg import (
     sendable,
     translated,
 )
+from pgwerk._postgres.names import Names
 from pgwerk.sync.connector import Connector, OwnConnection
 from pgwerk.sync.pool import Pool
 

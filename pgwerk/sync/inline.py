@@ -5,16 +5,16 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pgwerk._connections import usable_connection
+from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order
-from pgwerk._handlers import Hooks
-from pgwerk._inline import InlineWorker, Step, in_place, refuse_to_run
-from pgwerk._runs import current_run, monotonic
+from pgwerk._handlers.call import Hooks
+from pgwerk._handlers.interrupt import ThreadRun
+from pgwerk._handlers.run import current_run, monotonic
+from pgwerk._handlers.thread import Runner, close_loop
+from pgwerk._postgres.callers import usable_connection
 from pgwerk.errors import WerkError
-from pgwerk.sync.runner import Runner, close_loop
-from pgwerk.sync.slots import ThreadRun
 
 if TYPE_CHECKING:
     from pgwerk.sync.app import Werk

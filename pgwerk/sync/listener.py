@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from pgwerk._pinning import FACTS, facts, pin
-from pgwerk._psycopg import DEAF, PROOF_SECONDS, connection_string, lost, translated
+from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, translated
+from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.errors import ConnectionFailed
 from pgwerk.sync.executor import Executor
 

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import psycopg
 
-from pgwerk._connecting import (
+from pgwerk._postgres.connecting import (
     GLANCE,
     MAX_IDLE,
     Tries,

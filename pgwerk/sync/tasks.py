@@ -4,9 +4,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from pgwerk._app.tasks import BaseTask, seconds_of
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
-from pgwerk._tasks import BaseTask, seconds_of
 
 P = ParamSpec("P")
 C_co = TypeVar("C_co", covariant=True)

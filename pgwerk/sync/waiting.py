@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Waits
 from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.statements import queries
-from pgwerk._deadlines import deadline
-from pgwerk._psycopg import PROOF_SECONDS
-from pgwerk._waiting import LINGER, LISTEN_SECONDS, Ends, Waits
+from pgwerk._postgres.deadlines import deadline
+from pgwerk._postgres.driver import PROOF_SECONDS
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.connector import OwnConnection
 from pgwerk.sync.executor import Executor

@@ -13,13 +13,13 @@ from typing import Any
 
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk._forked import end_of_fork
-from pgwerk._runs import Run
-from pgwerk.aio.runner import LoopRunner
-from pgwerk.sync.slots import ThreadRun
-from pgwerk.workers.crew import Crew
-from pgwerk.workers.crewed import CrewWorker
-from pgwerk.workers.loop import LoopCrew
+from pgwerk._handlers.forked import end_of_fork
+from pgwerk._handlers.interrupt import ThreadRun
+from pgwerk._handlers.run import Run
+from pgwerk._handlers.task import LoopRunner
+from pgwerk.workers.crews.base import Crew
+from pgwerk.workers.crews.loop import LoopCrew
+from pgwerk.workers.pooled import CrewWorker
 
 logger = logging.getLogger("pgwerk.worker")
 

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pgwerk.workers import asynchronous, fork, forks, prefork, process, thread
+from pgwerk.workers import asynchronous, fork, prefork, process, thread
 from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.forking import signals
 
 
 class _Awaitable(BaseWorker):
@@ -40,11 +41,11 @@ class _Awaitable(BaseWorker):
                     with contextlib.suppress(NotImplementedError, ValueError):
                         loop.add_signal_handler(number, self.stop)
                         added[number] = before
-        forks.handled(added)
+        signals.handled(added)
         try:
             yield
         finally:
-            forks.not_handled(added)
+            signals.not_handled(added)
             for number in added:
                 _ = loop.remove_signal_handler(number)
 

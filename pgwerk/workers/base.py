@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core import options as opt
 from pgwerk._core.agenda import Pace
 from pgwerk._core.context import Context
 from pgwerk._core.job import DequeueStrategy
-from pgwerk._handlers import ExceptionHandler, Hooks
+from pgwerk._handlers.call import ExceptionHandler, Hooks
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError
 from pgwerk.sync.app import Werk
-from pgwerk.workers import forks
-from pgwerk.workers.handover import steady
-from pgwerk.workers.standard import open_standard_streams
+from pgwerk.workers.forking import signals
+from pgwerk.workers.reporting.log_writer import steady
+from pgwerk.workers.reporting.standard_streams import open_standard_streams
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -136,20 +136,20 @@ class BaseWorker:
         wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop}
         for number, act in self._more_signals().items():
             wanted[number] = lambda _number, _frame, act=act: act()
-        if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, forks.ignore):
+        if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signals.ignore):
             wanted[signal.SIGINT] = stop
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             # How a child ended would not be told to anybody.
             wanted[signal.SIGCHLD] = signal.SIG_DFL
         before: dict[int, Any] = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-        forks.handled(before)
+        signals.handled(before)
         # In C, so that it also shows a handler that holds the interpreter lock.
         faulthandler.register(signal.SIGUSR1, file=2, all_threads=True, chain=signal.SIGUSR1 in wanted)
         try:
             yield
         finally:
             faulthandler.unregister(signal.SIGUSR1)
-            forks.not_handled(before)
+            signals.not_handled(before)
             for handled, handler in before.items():
                 _ = signal.signal(handled, handler)
 

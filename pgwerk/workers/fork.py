@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pgwerk._core import options as opt
+from pgwerk.workers.crews.processes import Limits
 from pgwerk.workers.process import HostingWorker
-from pgwerk.workers.processes import Limits
 
 
 class ForkWorker(HostingWorker):

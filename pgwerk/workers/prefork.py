@@ -8,22 +8,22 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core import options as opt
 from pgwerk._core.supervision import Order, Supervision
-from pgwerk._runs import monotonic
+from pgwerk._handlers.run import monotonic
 from pgwerk.errors import WerkError
-from pgwerk.workers import child as children
-from pgwerk.workers import forks
 from pgwerk.workers.base import BaseWorker
-from pgwerk.workers.begun import BegunJobs
-from pgwerk.workers.child import ChildSettings, run_child
-from pgwerk.workers.errands import Errands
-from pgwerk.workers.forkcheck import warn_about_imports
-from pgwerk.workers.offspring import Process, open_pidfd
-from pgwerk.workers.report import Reporter
-from pgwerk.workers.wakeup import Wakeup
-from pgwerk.workers.watch import Watch
+from pgwerk.workers.coordinating.wakeup import Wakeup
+from pgwerk.workers.forking import signals
+from pgwerk.workers.reporting.report import Reporter
+from pgwerk.workers.supervising import child as children
+from pgwerk.workers.supervising.begun import BegunJobs
+from pgwerk.workers.supervising.child import ChildSettings, run_child
+from pgwerk.workers.supervising.forkcheck import warn_about_imports
+from pgwerk.workers.supervising.handle import Process, open_pidfd
+from pgwerk.workers.supervising.helpers import Errands
+from pgwerk.workers.supervising.watchdog import Watch
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -195,7 +195,7 @@ class Worker(BaseWorker):
             self._not_spawned(slot, error)
             return
         try:
-            pid = forks.fork()
+            pid = signals.fork()
         except OSError as error:
             os.close(read)
             os.close(write)

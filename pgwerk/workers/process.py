@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from pgwerk._core import options as opt
-from pgwerk.workers.channel import Board
-from pgwerk.workers.crew import TIMEOUT_GRACE, Crew
-from pgwerk.workers.crewed import CrewWorker
-from pgwerk.workers.hosted import HostSettings, host
+from pgwerk.workers.crews.base import TIMEOUT_GRACE, Crew
+from pgwerk.workers.crews.processes import Limits, ProcessCrew
+from pgwerk.workers.forking.channel import Board
+from pgwerk.workers.forking.host import HostSettings, host
+from pgwerk.workers.forking.zygote import Zygote
+from pgwerk.workers.pooled import CrewWorker
 from pgwerk.workers.prefork import byte_size
-from pgwerk.workers.processes import Limits, ProcessCrew
-from pgwerk.workers.zygote import Zygote
 
 logger = logging.getLogger("pgwerk.worker")
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from pgwerk.sync.runner import Runner
-from pgwerk.workers.crew import Crew
-from pgwerk.workers.crewed import CrewWorker
-from pgwerk.workers.threads import ThreadCrew
+from pgwerk._handlers.thread import Runner
+from pgwerk.workers.crews.base import Crew
+from pgwerk.workers.crews.threads import ThreadCrew
+from pgwerk.workers.pooled import CrewWorker
 
 
 class ThreadWorker(CrewWorker):

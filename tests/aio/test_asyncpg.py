@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from pgwerk import EnqueueParams
+from pgwerk._postgres.foreign.asyncpg import numbered, psycopg_error
 from pgwerk.aio import Werk
-from pgwerk.contrib.asyncpg import numbered, psycopg_error
 from pgwerk.errors import ConnectionFailed, DatabaseError, SchemaVersionMismatch, WerkError
 
 WORK = "tests.contrib.handlers.work"

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.ids import normal_id, uuid7
 
 MOMENTS = st.tuples(st.integers(0, 2**48 - 1), st.integers(0, 4095), st.integers(0, 2**70))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._core.vigil import DOUBT, LEAST_DOUBT, SILENCED, Signs, Vigil
+from pgwerk._core.child_liveness import DOUBT, LEAST_DOUBT, SILENCED, Signs, Vigil
 
 BEAT = 10.0
 

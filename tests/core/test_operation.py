@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import (
     Operation,
@@ -23,8 +23,8 @@ from pgwerk._core.operation import (
     together,
 )
 from pgwerk._core.operations import enqueue, manage, migrate, recover, settle
-from pgwerk._core.operations.cycle import Turn, turn
 from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.turn import Turn, turn
 from pgwerk._core.outcome import Aborted, Report, Succeeded
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.schema import latest, migrations

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pgwerk._core import ordering
+from pgwerk._core import enqueueing
+from pgwerk._core.enqueueing import Habits, order, params_of, split_options
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import Order
 from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
-from pgwerk._core.ordering import Habits, order, params_of, split_options
 from pgwerk._core.payload import JSONSerializer, PickleSerializer
 from pgwerk.errors import EnqueueError, SerializationError
 from tests.core import handlers
@@ -134,7 +134,7 @@ def test_an_option_like_no_other_gets_the_list_of_all() -> None:
 
 def test_options_are_parted_from_arguments() -> None:
     assert split_options({"a": 1, "_key": "k", "_conn": 5}, frozenset({"conn"})) == ({"key": "k", "conn": 5}, {"a": 1})
-    assert set(ordering.OPTIONS) == {
+    assert set(enqueueing.OPTIONS) == {
         "queue", "priority", "delay", "at", "retry", "timeout", "heartbeat", "key", "group", "meta", "result_ttl",
         "failure_ttl", "ttl", "on_success", "on_failure", "on_stopped", "repeat", "depends_on", "failure_mode",
         "schedule_name",

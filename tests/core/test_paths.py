@@ -14,9 +14,9 @@ import pytest
 
 from pgwerk import Callback, EnqueueParams, Retry, Werk, aio
 from pgwerk._core import registry
-from pgwerk._core.ordering import Habits, class_name, order
+from pgwerk._core.enqueueing import Habits, class_name, order
 from pgwerk._core.payload import JSONSerializer
-from pgwerk._handlers import failed
+from pgwerk._handlers.call import failed
 from pgwerk.errors import EnqueueError, HandlerNotFound
 
 Write = Callable[[str, str], ModuleType]

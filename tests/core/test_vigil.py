@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwerk._core.agenda import LIVENESS
-from pgwerk._core.vigil import Look, Signs, Vigil
+from pgwerk._core.child_liveness import Look, Signs, Vigil
 
 BEAT = 10.0
 GRACE = 5.0

@@ -8,17 +8,17 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
+from pgwerk._core.enqueueing import Habits, order
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.enqueue import Order
-from pgwerk._core.ordering import Habits, order
 from pgwerk._core.outcome import Failed, Outcome, Report, Succeeded
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
-from pgwerk._core.statements import claims, closing, workers
+from pgwerk._core.statements import claims, running, workers
 from pgwerk._core.statements.enqueue import Inserted
 from tests.fixtures.run import Peer, Run
 
@@ -76,7 +76,7 @@ class Desk:
 
     def close(self, taken: Claimed, outcome: Outcome | None = None, *, whole: bool = False) -> list[str]:
         """Close a claimed job with the one statement of the hot path."""
-        return self.run(closing.close([entry(taken, outcome)], WORKER, whole=whole))
+        return self.run(running.close([entry(taken, outcome)], WORKER, whole=whole))
 
     def live(self, worker: str = WORKER, *, seconds: float = LIVE) -> str:
         """Register a worker."""

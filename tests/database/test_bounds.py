@@ -8,7 +8,7 @@ import pytest
 
 from pgwerk._core.operations import migrate
 from pgwerk._core.schema import migrations
-from pgwerk._names import Names
+from pgwerk._postgres.names import Names
 from tests.database.builders import Desk
 from tests.fixtures.run import FACES, Run
 

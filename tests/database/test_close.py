@@ -9,11 +9,11 @@ from pgwerk._core.job import JobStatus
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
-from pgwerk._core.operations.cycle import Turn, turn
+from pgwerk._core.operations.turn import Turn, turn
 from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.options import Retry
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Succeeded, TimedOut
-from pgwerk._core.statements import claims, closing, queries, workers
+from pgwerk._core.statements import claims, queries, running, workers
 from tests.database.builders import OTHER, WORKER, Desk, entry, failed, new, report
 
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])
@@ -203,7 +203,7 @@ def test_a_batch_closes_each_job_by_itself(desk: Desk) -> None:
     assert desk.close(stale, Interrupted())
     outcomes: list[Outcome] = [Succeeded("1"), failed(), Interrupted(), TimedOut("late")]
     entries = [entry(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True)] + [entry(stale)]
-    closed = desk.run(closing.close(entries, WORKER, whole=False))
+    closed = desk.run(running.close(entries, WORKER, whole=False))
     assert sorted(closed) == sorted(job.job.id for job in jobs)
     assert desk.statuses(*jobs) == ["complete", "scheduled", "queued", "scheduled"]
 
@@ -247,7 +247,7 @@ def test_the_end_tells_those_who_wait_for_it(desk: Desk) -> None:
     assert sorted(ends) == sorted([(taken.job.id, "active"), (other.job.id, "active")])
     channel = desk.run.names.done_channel
     desk.pg.execute(f'listen "{channel}"'.encode())
-    desk.run(closing.close([entry(taken), entry(other)], WORKER, whole=False))
+    desk.run(running.close([entry(taken), entry(other)], WORKER, whole=False))
     (note,) = desk.pg.notifies(timeout=1, stop_after=1)
     assert sorted(note.payload.split(",")) == sorted([taken.job.id, other.job.id])
     assert sorted(desk.run(queries.ends([taken.job.id, other.job.id]))) == sorted(
@@ -261,7 +261,7 @@ def test_five_hundred_awaited_ends_are_told_in_messages_that_fit(desk: Desk) -> 
     taken = desk.claim(500)
     desk.run(await_ends([one.job.id for one in taken]))
     desk.pg.execute(f'listen "{desk.run.names.done_channel}"'.encode())
-    assert len(desk.run(closing.close([entry(one) for one in taken], WORKER, whole=False))) == 500
+    assert len(desk.run(running.close([entry(one) for one in taken], WORKER, whole=False))) == 500
     told = [note.payload for note in desk.pg.notifies(timeout=1, stop_after=4)]
     assert sorted(",".join(told).split(",")) == sorted(one.job.id for one in taken)
 
@@ -271,15 +271,15 @@ def test_touch_and_progress_are_fenced_by_the_claim(desk: Desk) -> None:
     desk.ago(taken, 60, "touched_at")
     before = desk.row(taken)["touched_at"]
     job_id, claim = taken.job.id, taken.claim
-    assert desk.run(closing.touch([(job_id, claim), (job_id, claim + 1)])) == [job_id]
+    assert desk.run(running.touch([(job_id, claim), (job_id, claim + 1)])) == [job_id]
     assert desk.row(taken)["touched_at"] > before
-    assert desk.run(closing.touch([(job_id, claim - 1)])) == []
-    assert desk.run(closing.progress(job_id, claim, '{"fraction": 0.5}')) == [job_id]
+    assert desk.run(running.touch([(job_id, claim - 1)])) == []
+    assert desk.run(running.progress(job_id, claim, '{"fraction": 0.5}')) == [job_id]
     assert desk.row(taken)["progress"] == {"fraction": 0.5}
-    assert desk.run(closing.progress(job_id, claim + 1, "{}")) == []
+    assert desk.run(running.progress(job_id, claim + 1, "{}")) == []
     desk.end(taken)
-    assert desk.run(closing.touch([(job_id, claim)])) == []
-    assert desk.run(closing.progress(job_id, claim, "{}")) == []
+    assert desk.run(running.touch([(job_id, claim)])) == []
+    assert desk.run(running.progress(job_id, claim, "{}")) == []
 
 
 def test_a_turn_closes_retires_and_claims_in_one_commit(desk: Desk) -> None:
@@ -316,10 +316,10 @@ def test_an_empty_turn_asks_nothing(desk: Desk) -> None:
 
 def test_strays_are_jobs_of_ours_that_we_do_not_know(desk: Desk) -> None:
     known, lost = desk.take(1), desk.take(2)
-    assert desk.run(closing.stray(WORKER, [known.claim])) == [(lost.job.id, lost.claim)]
-    assert desk.run(closing.stray(OTHER, [])) == []
+    assert desk.run(running.stray(WORKER, [known.claim])) == [(lost.job.id, lost.claim)]
+    assert desk.run(running.stray(OTHER, [])) == []
     desk.end(lost)
-    assert desk.run(closing.stray(WORKER, [known.claim])) == []
+    assert desk.run(running.stray(WORKER, [known.claim])) == []
 
 
 def test_executions_are_listed_in_the_order_they_ended_the_running_one_last(desk: Desk) -> None:
@@ -338,7 +338,7 @@ def test_aborts_of_running_jobs_are_found(desk: Desk) -> None:
     desk.run(workers.register(WORKER, "w", ["default"], {}, 25))
     one, two = desk.take(1), desk.take(2)
     desk.run(manage.abort(one.job.id))
-    assert desk.run(closing.aborting([one.job.id, two.job.id])) == [one.job.id]
+    assert desk.run(running.aborting([one.job.id, two.job.id])) == [one.job.id]
 
 
 @pytest.mark.parametrize("result", [None, "1"], ids=["without results", "with results"])
@@ -350,8 +350,8 @@ def test_a_batch_of_nothing_but_successes_has_the_same_fence(desk: Desk, result:
     (fresh,) = desk.claim()
     desk.run(manage.abort(aborting.job.id))
     batch = [entry(one, Succeeded(result)) for one in (plain, stale, aborting, parent)]
-    assert desk.run(closing.close(batch, WORKER, whole=False)) == [plain.job.id]
-    assert desk.run(closing.close(batch, WORKER, whole=False)) == []
+    assert desk.run(running.close(batch, WORKER, whole=False)) == [plain.job.id]
+    assert desk.run(running.close(batch, WORKER, whole=False)) == []
     assert desk.statuses(plain, fresh, aborting, parent, child) == [
         "complete", "active", "aborting", "active", "waiting",
     ]  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 
 from pgwerk._core.cursor import Cursor
-from pgwerk._core.operations.cycle import Turn, turn
+from pgwerk._core.operations.turn import Turn, turn
 from pgwerk._core.outcome import Succeeded
 from pgwerk._core.statements import claims
-from pgwerk._psycopg import Renderer
+from pgwerk._postgres.driver import Renderer
 from tests.database.builders import WORKER, Desk, entry, new
 
 JOBS = 6000

@@ -23,7 +23,7 @@ from pgwerk._core.operation import (
     together,
 )
 from pgwerk._core.operations import migrate
-from pgwerk._names import Names
+from pgwerk._postgres.names import Names
 from pgwerk.aio.executor import Executor as AioExecutor
 from pgwerk.errors import ConfigError, ConnectionFailed, DatabaseError, SchemaVersionMismatch, SerializationError
 from tests.fixtures.run import FACES, AioFace, Run

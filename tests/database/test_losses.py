@@ -8,7 +8,7 @@ from pgwerk._core.operations import manage
 from pgwerk._core.operations.recover import Begun
 from pgwerk._core.outcome import Interrupted, Lost, Overdue, Succeeded
 from pgwerk._core.procedures import bulk, sweep
-from pgwerk._core.statements import admin, closing, queries
+from pgwerk._core.statements import admin, queries, running
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new
 
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])
@@ -65,7 +65,7 @@ def test_a_job_with_a_heartbeat_that_never_began_is_not_charged_when_nobody_rene
     began, waited = desk.claim(2)
     assert began.watched
     # Another worker would have written it down; this one died before.
-    assert desk.run(closing.begin([(began.id, began.claim)])) == [began.id]
+    assert desk.run(running.begin([(began.id, began.claim)])) == [began.id]
     desk.sql("update {jobs} set watched = 0 where id = %s", waited.id)
     for one in (began, waited):
         desk.ago(one, 6, "touched_at")
@@ -81,7 +81,7 @@ def test_a_job_that_is_lost_at_most_never_runs_twice(desk: Desk) -> None:
     assert lose(desk) == [taken.id], "nobody wrote that it began"
     (again,) = desk.claim()
     desk.live()
-    assert desk.run(closing.begin([(again.id, again.claim)])) == [again.id]
+    assert desk.run(running.begin([(again.id, again.claim)])) == [again.id]
     lose(desk)
     assert columns(desk, again, "status", "attempts", "lost") == ("failed", 1, 1)
     assert desk.row(again)["error"].endswith("it was lost once, and max_lost is 0")
@@ -105,7 +105,7 @@ def test_the_beginning_is_written_under_the_claim_that_has_the_job(desk: Desk) -
     desk.live()
     desk.run(admin.start_abort(aborted.id))
     wanted = [(one.id, one.claim) for one in (kept, lost, aborted)]
-    assert desk.run(closing.begin(wanted)) == [kept.id]
+    assert desk.run(running.begin(wanted)) == [kept.id]
     assert columns(desk, kept, "watched") == (kept.claim,)
     assert columns(desk, again, "watched") == (None,)
 

@@ -12,7 +12,7 @@ from pgwerk import Werk
 from pgwerk._core.operations import migrate
 from pgwerk._core.schema import latest
 from pgwerk._core.statements import schema as st
-from pgwerk._names import TABLES, Names
+from pgwerk._postgres.names import TABLES, Names
 from pgwerk.errors import DatabaseError, SchemaVersionMismatch
 from tests.database.builders import Desk
 from tests.fixtures.database import drop_schema

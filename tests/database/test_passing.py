@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pgwerk import _requests as requests
+from pgwerk._app import requests
 from pgwerk._core.operation import Operation, Procedure
 from pgwerk._core.operations import manage
 from pgwerk._core.operations.enqueue import enqueue_many

@@ -11,16 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgwerk._adapting import PlainCursor
 from pgwerk._core.cursor import Range
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
 from pgwerk._core.procedures.bulk import LAST_ID
-from pgwerk._core.statements import admin, claims, closing, queries, settling, upkeep, workers
+from pgwerk._core.statements import admin, claims, queries, running, settling, upkeep, workers
 from pgwerk._core.statements.enqueue import insert
-from pgwerk._names import Names
-from pgwerk._psycopg import Renderer
+from pgwerk._postgres.adapting import PlainCursor
+from pgwerk._postgres.driver import Renderer
+from pgwerk._postgres.names import Names
 from pgwerk.sync.executor import Executor
 from tests.database.builders import OTHER, WORKER, entry, new
 from tests.fixtures.database import drop_schema
@@ -164,12 +164,12 @@ def test_closing_finds_its_rows_by_their_ids(scale: Scale) -> None:
     assert len(taken) == 100
     entries = [entry(one, Succeeded("1")) for one in taken]
     for whole in (False, True):
-        nodes = check(scale, closing.close(entries, WORKER, whole=whole))
+        nodes = check(scale, running.close(entries, WORKER, whole=whole))
         assert {node.get("Index Name") for node in scale.on_jobs(nodes)} <= {"_pgwerk_jobs_pkey", None}
     reports = [(one.job.id, one.claim) for one in taken]
     check(scale, settling.lock_claimed(reports))
-    check(scale, closing.touch(reports))
-    check(scale, closing.aborting([one.job.id for one in taken]))
+    check(scale, running.touch(reports))
+    check(scale, running.aborting([one.job.id for one in taken]))
 
 
 def test_promoting_reads_only_what_is_due(scale: Scale) -> None:
@@ -190,7 +190,7 @@ def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     scale.executor.run(claims.claim(["q2"], 100, OTHER))
     check(scale, upkeep.overdue(500))
     check(scale, workers.lost_claims(25, 100, 60))
-    check(scale, closing.stray(OTHER, []))
+    check(scale, running.stray(OTHER, []))
     check(scale, upkeep.leaked_permits(500))
     check(scale, upkeep.settled_claims(500))
     check(scale, workers.roster())

@@ -6,7 +6,7 @@ from pgwerk._core.operations import recover as op
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Lost
 from pgwerk._core.procedures import sweep
-from pgwerk._core.statements import closing, upkeep, workers
+from pgwerk._core.statements import running, upkeep, workers
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new, report
 
 
@@ -64,7 +64,7 @@ def test_a_job_that_kills_its_workers_is_poison_after_so_many_losses(desk: Desk)
         starts += 1
         assert (taken.job.attempts, taken.watched) == (1, starts > 1)
         if taken.watched:
-            assert desk.run(closing.begin([(job_id, taken.claim)])) == [job_id]
+            assert desk.run(running.begin([(job_id, taken.claim)])) == [job_id]
         die(desk)
         recover(desk)
     row = desk.row(job_id)
@@ -178,7 +178,7 @@ def test_a_job_past_its_own_heartbeat_is_recovered_from_a_living_worker(desk: De
     desk.ago(patient, 1000, "touched_at")
     assert recover(desk).recovered == [taken.job.id]
     assert "not renewed for 5 s" in desk.row(taken)["error"]
-    assert desk.run(closing.touch([(taken.job.id, taken.claim)])) == []
+    assert desk.run(running.touch([(taken.job.id, taken.claim)])) == []
 
 
 def test_a_job_past_its_timeout_and_a_grace_is_recovered(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgwerk import Werk, aio
-from pgwerk._unreachable import explained
+from pgwerk._postgres.unreachable import explained
 from pgwerk.errors import ConnectionFailed
 
 SSL_REQUEST = 80877103

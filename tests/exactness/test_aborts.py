@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pgwerk import JobStatus, Retry, Werk
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.statements import claims, workers
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect

@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from pgwerk import EnqueueParams, JobTimeout, Werk, WerkConfig, aio
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.operation import Statement, Steps, nothing, operation, scalar, together
 from tests.exactness import handlers
 from tests.exactness.helpers import enqueued, in_a_fork
@@ -297,7 +297,7 @@ def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits
 
     def trace(frame: FrameType, event: str, _arg: Any) -> Any:
         nonlocal longest
-        if not frame.f_code.co_filename.endswith(("pgwerk/sync/pool.py", "pgwerk/_clock.py")):
+        if not frame.f_code.co_filename.endswith(("pgwerk/sync/pool.py", "pgwerk/_app/clock.py")):
             return None
         here = (frame.f_code.co_filename, frame.f_lineno)
         if event == "line" and here not in seen:

@@ -16,7 +16,7 @@ import pytest
 from psycopg import conninfo, sql
 
 from pgwerk import ConfigError, ThreadWorker, Werk, WerkConfig, aio
-from pgwerk._connecting import hopeless, used_up
+from pgwerk._postgres.connecting import hopeless, used_up
 from pgwerk.embedded import Server, temporary
 from pgwerk.errors import ConnectionFailed, JobTimeout
 from tests.exactness import handlers

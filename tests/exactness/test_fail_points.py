@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pgwerk import JobStatus, Repeat, Retry, Werk
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.procedures.sweep import recover_dead
 from tests.exactness import handlers
 from tests.exactness.failpoints import burst_with, cut, killed_at

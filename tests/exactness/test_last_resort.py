@@ -10,7 +10,7 @@ from psycopg import conninfo, sql
 
 from pgwerk import JobStatus, Retry, Werk, WerkConfig
 from pgwerk._core.procedures import sweep
-from pgwerk.workers import coordinator as coordinators
+from pgwerk.workers.coordinating import coordinator as coordinators
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect
 from tests.fixtures.workers import QUICK, Notes, eventually, living_workers, thread_worker
@@ -165,7 +165,7 @@ def test_jobs_run_between_the_transactions_of_a_sweep(app: Werk, monkeypatch: py
             _ = yield from sweep.promote_due()
         return swept
 
-    monkeypatch.setattr("pgwerk.workers.duties.sweep.sweep", endless)
+    monkeypatch.setattr("pgwerk.workers.coordinating.duties.sweep.sweep", endless)
     with thread_worker(app, **HASTY):
         eventually(lambda: len(done) > 10)
         for number in range(5):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pgwerk import JobStatus, Retry, Werk, WerkConfig
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.statements import claims, workers
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect

@@ -13,12 +13,12 @@ import psycopg
 import pytest
 
 from pgwerk import AsyncWorker, JobStatus, Werk
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core import stall
 from pgwerk._core.statements import claims, workers
 from pgwerk.embedded import Server
-from pgwerk.workers import coordinator as coordinators
-from pgwerk.workers import duties, heart
+from pgwerk.workers.coordinating import coordinator as coordinators
+from pgwerk.workers.coordinating import duties, heartbeats
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.proxy import Proxy
@@ -38,15 +38,15 @@ def holding(dsn: str, app: Werk, text: str, *params: Any) -> Iterator[None]:
         yield
 
 
-def heartbeats(outside: Outside) -> list[Any]:
+def beats(outside: Outside) -> list[Any]:
     return [row[0] for row in outside.sql("select heartbeat_at from {worker} where status = 'active' order by id")]
 
 
 def passes(outside: Outside, count: int, times: int) -> None:
     """Wait until each of *count* workers has sent so many heartbeats."""
     for _ in range(times):
-        before = eventually(lambda: found if len(found := heartbeats(outside)) == count else None)
-        eventually(lambda: all(a > b for a, b in zip(heartbeats(outside), before, strict=True)))  # noqa: B023
+        before = eventually(lambda: found if len(found := beats(outside)) == count else None)
+        eventually(lambda: all(a > b for a, b in zip(beats(outside), before, strict=True)))  # noqa: B023
 
 
 # Locks of others ------------------------------------------------------------------
@@ -315,17 +315,17 @@ def test_a_worker_whose_coordinator_hangs_does_not_say_that_it_lives(
 def test_an_error_in_the_thread_that_beats_does_not_end_it(
     app: Werk, outside: Outside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send = heart.Heart._send
+    send = heartbeats.Heart._send
     failing = threading.Event()
     failed = threading.Event()
 
-    def fragile(self: heart.Heart) -> None:
+    def fragile(self: heartbeats.Heart) -> None:
         if failing.is_set():
             failed.set()
             raise IndexError("pop from an empty deque")
         send(self)
 
-    monkeypatch.setattr(heart.Heart, "_send", fragile)
+    monkeypatch.setattr(heartbeats.Heart, "_send", fragile)
     with thread_worker(app, **HASTY):
         living_workers(app)
         failing.set()
@@ -349,8 +349,8 @@ def test_a_worker_needs_two_connections(app: Werk, dsn: str, schema: str, worker
 def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_connection(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, swallowed: bool
 ) -> None:
+    from pgwerk._postgres.worker_listener import Hearing
     from pgwerk.sync.listener import Listener
-    from pgwerk.workers.hearing import Hearing
 
     proven = threading.Event()
     look = Hearing.look_for_proof
@@ -369,7 +369,7 @@ def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_conne
     monkeypatch.setattr(Listener, "_is_pooled", staticmethod(lambda _connection: True))
     monkeypatch.setattr(Hearing, "look_for_proof", looked)
     if swallowed:
-        monkeypatch.setattr("pgwerk.workers.hearing.deque", Swallowing)
+        monkeypatch.setattr("pgwerk._postgres.worker_listener.deque", Swallowing)
     with thread_worker(app, **HASTY):
         living_workers(app)
         if swallowed:

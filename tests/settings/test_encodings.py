@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgwerk import JobStatus, Retry, SerializationError, ThreadWorker, Werk
-from pgwerk._adapting import fitting
+from pgwerk._postgres.adapting import fitting
 from tests.exactness.helpers import enqueued
 from tests.settings.conftest import Hostile
 

@@ -12,7 +12,7 @@ from pgwerk import ThreadWorker, Werk
 from pgwerk import aio as pgwerk_aio
 from pgwerk._core.operation import Statement, nothing, scalar
 from pgwerk._core.operations.settle import release_waiting
-from pgwerk._psycopg import lost
+from pgwerk._postgres.driver import lost
 from pgwerk.errors import ConnectionFailed, DatabaseError
 from tests.exactness.helpers import enqueued
 from tests.fixtures.workers import eventually

@@ -15,20 +15,20 @@ from hypothesis.stateful import (
 )
 
 from pgwerk import Dependency, EnqueueError, Group
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claimed
+from pgwerk._core.enqueueing import Habits, order
 from pgwerk._core.lifecycle import decide
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
-from pgwerk._core.operations.cycle import Turn, turn
 from pgwerk._core.operations.recover import recover_worker
-from pgwerk._core.ordering import Habits, order
+from pgwerk._core.operations.turn import Turn, turn
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Overdue, Report, Succeeded, TimedOut
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
-from pgwerk._core.statements import admin, claims, closing, schema, settling, workers
-from pgwerk._names import Names
+from pgwerk._core.statements import admin, claims, running, schema, settling, workers
+from pgwerk._postgres.names import Names
 from tests.fixtures.run import AioFace, SyncFace
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row
 
@@ -315,4 +315,4 @@ class Steps(RuleBasedStateMachine):
 
 def claims_touch(one: Claimed) -> Any:
     """Renew a heartbeat as the worker that had this claim."""
-    return closing.touch([(one.job.id, one.claim)])
+    return running.touch([(one.job.id, one.claim)])

@@ -290,7 +290,7 @@ def stops_the_coordinator() -> None:
     """Make the thread that keeps this worker alive wait for ever, as a lock that was left taken would."""
     import gc
 
-    from pgwerk.workers.coordinator import Coordinator
+    from pgwerk.workers.coordinating.coordinator import Coordinator
 
     for coordinator in [one for one in gc.get_objects() if type(one) is Coordinator]:
         coordinator._step = threading.Event().wait  # type: ignore[method-assign]

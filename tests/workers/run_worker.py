@@ -5,7 +5,7 @@ import logging
 import sys
 
 from pgwerk import AsyncWorker, ForkWorker, ProcessWorker, ThreadWorker, Werk, Worker
-from pgwerk.workers.crew import Crew
+from pgwerk.workers.crews.base import Crew
 
 KINDS = {"prefork": Worker, "thread": ThreadWorker, "process": ProcessWorker, "fork": ForkWorker, "async": AsyncWorker}
 

@@ -4,11 +4,11 @@ import os
 import signal
 import threading
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk.workers.begun import BegunJobs
+from pgwerk.workers.supervising.begun import BegunJobs
 
 
 def claimed(claim: int = 1) -> Claimed:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from pgwerk.workers.forkcheck import conversations, other_threads
+from pgwerk.workers.supervising.forkcheck import conversations, other_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,11 +6,11 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._clock import new_id
+from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk.workers.crew import Crew
-from pgwerk.workers.gate import Gate
+from pgwerk.workers.coordinating.gate import Gate
+from pgwerk.workers.crews.base import Crew
 
 
 class FakeCrew:

@@ -14,9 +14,9 @@ from typing import Any
 import psycopg_pool
 import pytest
 
-from pgwerk._runs import INTERRUPTIONS
+from pgwerk._handlers.interrupt import ThreadRun
+from pgwerk._handlers.run import INTERRUPTIONS
 from pgwerk.errors import JobTimeout
-from pgwerk.sync.slots import ThreadRun
 
 ROUNDS = 60
 

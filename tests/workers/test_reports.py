@@ -13,7 +13,7 @@ import pytest
 
 from pgwerk import ConfigError, ThreadWorker, Werk, Worker
 from pgwerk.embedded import Server
-from pgwerk.workers.notify import Notifier, notifier
+from pgwerk.workers.reporting.systemd import Notifier, notifier
 from tests.fixtures.workers import Notes, WorkerProcess, eventually, living_workers, thread_worker
 from tests.workers import handlers, holding
 

@@ -152,7 +152,7 @@ def test_a_thread_that_gets_the_ident_of_one_left_behind_goes_on_working(
     app: Werk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system gives it to the next thread that starts once the other has ended."""
-    monkeypatch.setattr("pgwerk.workers.crew.Crew.grace", 0.2)
+    monkeypatch.setattr("pgwerk.workers.crews.base.Crew.grace", 0.2)
     idents: set[int | None] = set()
     again = 0
     with thread_worker(app, concurrency=1):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgwerk.workers.wakeup import Wakeup
+from pgwerk.workers.coordinating.wakeup import Wakeup
 
 HIGH = 1500
 """More than select() can watch."""

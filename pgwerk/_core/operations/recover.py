@@ -9,7 +9,7 @@ from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import settle_claimed
 from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
-from pgwerk._core.statements import closing, upkeep, workers
+from pgwerk._core.statements import running, upkeep, workers
 from pgwerk._core.statements.workers import LostClaim
 
 BATCH = 500
@@ -62,7 +62,7 @@ def _recover(
     if not lost:
         return recovered
     ids = [id_ for claim in lost for id_ in claim.job_ids]
-    locked = set((yield from closing.locked(ids)) if pass_over else ())
+    locked = set((yield from running.locked(ids)) if pass_over else ())
     for claim in lost:
         reports = [
             Report(id_, claim.id, _end(id_, claim.id, reason, begun))
@@ -71,7 +71,7 @@ def _recover(
         ]
         if reports:
             recovered += yield from settle_claimed(reports, claim.worker, max_lost=max_lost)
-    yield from closing.retire([claim.id for claim in lost if locked.isdisjoint(claim.job_ids)])
+    yield from running.retire([claim.id for claim in lost if locked.isdisjoint(claim.job_ids)])
     return recovered
 
 
@@ -86,7 +86,7 @@ def _end(job_id: str, claim: int, reason: str, begun: Begun | None) -> Outcome:
 def recover_overdue(*, seen: float | None = None, pass_over: bool = False) -> Steps[list[str]]:
     """Recover running jobs past their own heartbeat deadline, or past their timeout and a grace."""
     found = yield from upkeep.overdue(BATCH, seen)
-    locked = (yield from closing.locked([id_ for id_, _, _ in found])) if found and pass_over else []
+    locked = (yield from running.locked([id_ for id_, _, _ in found])) if found and pass_over else []
     reports = [Report(id_, claim, Overdue(reason)) for id_, claim, reason in sorted(found) if id_ not in locked]
     return list((yield from settle_claimed(reports, None))) if reports else []
 

@@ -9,7 +9,7 @@ from pgwerk._core.job import Job, JobStatus
 from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Orphaned, Outcome, Report
-from pgwerk._core.statements import closing, settling
+from pgwerk._core.statements import running, settling
 from pgwerk._core.statements.enqueue import NewJob, insert_many
 
 UNSTARTED = ("queued", "scheduled", "waiting")
@@ -51,7 +51,7 @@ def settle_claimed(
     if not verdicts:
         return {}
     entries = [(by_id[id_], verdict) for id_, verdict in verdicts.items()]
-    _ = yield from closing.close(entries, worker, whole=True)
+    _ = yield from running.close(entries, worker, whole=True)
     yield from _follow([(job, verdicts[job.id]) for job in jobs])
     return verdicts
 

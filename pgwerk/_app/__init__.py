@@ -1,0 +1,1 @@
+"""What both faces of an app are made of, without a driver."""

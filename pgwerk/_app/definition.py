@@ -1,0 +1,238 @@
+"""What the synchronous and the asyncio app have in common: settings, names, hooks, reading of calls."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pgwerk._app.calls import Options, job_of, refuse_to_wait, split_call, with_defaults
+from pgwerk._app.clock import new_id
+from pgwerk._app.twins import aio_face, sync_face
+from pgwerk._core import agenda
+from pgwerk._core.enqueueing import Draft, Habits, Hook, draft, params_of
+from pgwerk._core.job import Job
+from pgwerk._core.operation import Procedure, ask
+from pgwerk._core.operations import migrate
+from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.options import EnqueueParams
+from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
+from pgwerk._core.procedures import enqueue
+from pgwerk._core.schema import migrations
+from pgwerk._postgres.deadlines import unhurried
+from pgwerk._postgres.dsn import checked
+from pgwerk._postgres.names import Names, literal
+from pgwerk.config import WerkConfig, configured, resolved_dsn
+from pgwerk.errors import ConfigError, EnqueueError
+
+if TYPE_CHECKING:
+    from pgwerk._app.twins import AioWerk, SyncWerk
+
+SHARED = (
+    "config", "names", "dsn", "listen_dsn", "auto_migrate", "serializer", "habits", "_startup", "_shutdown",
+    "_before_enqueue", "_state", "faces",
+)  # fmt: skip
+"""What both faces of an app have in common, each the same object."""
+
+
+@dataclass
+class State:
+    """How far an app is, on whichever face that happened."""
+
+    migrated: bool = False
+    connected: bool = False
+    """The startup hooks have run, and the shutdown hooks have not."""
+
+    def begin(self) -> bool:
+        """Say once that the startup hooks are to be run."""
+        before, self.connected = self.connected, True
+        return not before
+
+    def end(self) -> bool:
+        """Say once that the shutdown hooks are to be run."""
+        before, self.connected = self.connected, False
+        return before
+
+
+class Application:
+    """Everything about an app that needs no database."""
+
+    face: ClassVar[str]
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        config: WerkConfig | Mapping[str, Any] | None = None,
+        schema: str | None = None,
+        prefix: str | None = None,
+        serializer: Serializer | None = None,
+        max_active_secs: float | None = None,
+        log_level: int | str | None = None,
+        log_format: str | None = None,
+        log_color: bool | None = None,
+        log_fmt: str | None = None,
+        auto_migrate: bool = True,
+        pool: bool | None = None,
+        listen_dsn: str | None = None,
+        pool_timeout: float | None = None,
+    ) -> None:
+        self.config = configured(
+            config, schema=schema, prefix=prefix, max_active_secs=max_active_secs, pool=pool, pool_timeout=pool_timeout
+        )
+        self.names = Names(self.config.schema, self.config.prefix, self.config.ephemeral_tables)
+        self.dsn = resolved_dsn(dsn)
+        self.listen_dsn = checked(listen_dsn) if listen_dsn else None
+        self.auto_migrate = auto_migrate
+        if serializer is not None and not isinstance(serializer, Serializer):
+            raise ConfigError(f"serializer={serializer!r}: it must be a Serializer, such as JSONSerializer()")
+        self.serializer: Serializer = serializer or JSONSerializer()
+        self.habits = Habits(
+            self.serializer,
+            self.config.default_retry_backoff,
+            self.config.result_ttl,
+            self.config.failure_ttl,
+            self.config.max_payload_bytes,
+        )
+        self._startup: list[Callable[..., Any]] = []
+        self._shutdown: list[Callable[..., Any]] = []
+        self._before_enqueue: list[Hook] = []
+        self._state = State()
+        self.faces: dict[str, Application] = {self.face: self}
+        """The synchronous and the asyncio app, as far as they were asked for; the original is the first."""
+        self.unconnected()
+        if any(value is not None for value in (log_level, log_format, log_color, log_fmt)):
+            from pgwerk.logs import configure_logging  # noqa: PLC0415  # only when asked for
+
+            configure_logging(level=log_level, format=log_format, color=log_color, fmt=log_fmt)
+
+    @property
+    def liveness(self) -> float:
+        """Seconds until a silent worker counts as dead."""
+        return agenda.LIVENESS * self.config.heartbeat_interval
+
+    def forked_from_a_worker(self) -> None:
+        """Take note that this process is a worker's child: the tables are checked, its own hooks have not run."""
+        self._state.migrated, self._state.connected = True, False
+
+    def resolved_dsn(self) -> str:
+        """The DSN to connect to; starts or joins an embedded server, which takes a moment."""
+        if not self.dsn.startswith("embedded:"):
+            return self.dsn
+        from pgwerk import embedded  # noqa: PLC0415  # an extra
+
+        return embedded.resolve(self.dsn)
+
+    def migration_sql(self, since: int = 0) -> str:
+        """Write what `migrate()` does as a script for psql, without the migrations up to version *since*."""
+        names = self.names
+        steps = [names.render("create schema if not exists {schema};", with_params=False)] if names.schema else []
+        for migration in migrations():
+            if migration.version > since:
+                row = f"({migration.version}, {literal(migration.name)})"
+                text = f"-- {migration.label}\n{migration.sql.strip()}\n"
+                text += f"insert into {{versions}} (version, name) values {row};"  # noqa: S608  # a name of ours, quoted
+                steps.append(names.render(text, with_params=False))
+        begin = "begin isolation level read committed read write;"
+        return "\n\n".join([begin, *steps, "commit;"]) + "\n"
+
+    # Hooks ------------------------------------------------------------------------
+
+    def on_startup(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Call *func* (without arguments), or await it, on the first connect(); usable as a decorator."""
+        self._startup.append(func)
+        return func
+
+    def on_shutdown(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Call *func* (without arguments), or await it, on disconnect(); usable as a decorator."""
+        self._shutdown.append(func)
+        return func
+
+    def register_before_enqueue(self, callback: Hook) -> None:
+        """Call *callback* with each `Job` before it is inserted; it may change it, and an error enqueues nothing.
+
+        It may be a coroutine function; the synchronous app runs it on a loop of its own thread.
+        """
+        self._before_enqueue.append(callback)
+
+    def unregister_before_enqueue(self, callback: Hook) -> None:
+        """Take back `register_before_enqueue`; raises ValueError when it was not registered."""
+        self._before_enqueue.remove(callback)
+
+    # Calls ------------------------------------------------------------------------
+
+    def _draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
+        return draft(func, args, kwargs, options, self.habits, new_id)
+
+    def _drafts(self, specs: Iterable[EnqueueParams]) -> Iterable[Draft]:
+        """Check the jobs of a bulk: all of them before a hook sees the first."""
+        drafts = self._drafted(specs)
+        return list(drafts) if self._before_enqueue else drafts
+
+    def _drafted(self, specs: Iterable[EnqueueParams]) -> Iterator[Draft]:
+        for index, spec in enumerate(specs):
+            if not isinstance(spec, EnqueueParams):
+                raise EnqueueError(f"enqueue_many() takes EnqueueParams; number {index} is {spec!r}")
+            options = with_defaults(spec.func, params_of(spec))
+            yield self._draft(spec.func, tuple(spec.args), spec.kwargs, options)
+
+    def _calls(
+        self, func: Any, iter_kwargs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]
+    ) -> list[tuple[Draft, Options]]:
+        calls = []
+        for each in iter_kwargs:
+            given, own = split_call({**shared, **each})
+            refuse_to_wait("map", given)
+            options = with_defaults(func, given)
+            calls.append((self._draft(func, (), own, options), options))
+        return calls
+
+    def _inserting(self, orders: Sequence[Order], *, joined: bool) -> Procedure[list[Job | None]]:
+        """Insert jobs. *joined*: in a transaction of the caller's."""
+        inserted = yield from enqueue.enqueue_all(orders, joined=joined)
+        return [job_of(order, row) for order, row in zip(orders, inserted, strict=True)]
+
+    def decode(self, text: str) -> Any:
+        """Read a stored payload or result."""
+        return decode_or_stand_in(self.serializer, text)
+
+    # The tables -------------------------------------------------------------------
+
+    def _preparing(self) -> Procedure[None]:
+        """Create or check the tables."""
+        # Read first: a role without the right to create can use tables that are up to date.
+        found = yield from ask(migrate.version())
+        if self.auto_migrate and found < migrate.latest():
+            with unhurried():
+                _ = yield from ask(migrate.migrate())
+        else:
+            _ = yield from ask(migrate.check())
+        self._state.migrated = True
+
+    def _migrating(self) -> Procedure[list[str]]:
+        with unhurried():
+            applied = yield from ask(migrate.migrate())
+        self._state.migrated = True
+        return applied
+
+    # The other face ---------------------------------------------------------------
+
+    @property
+    def aio(self) -> "AioWerk":
+        """This app for asyncio: a `pgwerk.aio.Werk` with the same settings and hooks, and connections of its own."""
+        return aio_face(self)
+
+    @property
+    def sync(self) -> "SyncWerk":
+        """This app without asyncio: a `pgwerk.Werk` with the same settings and hooks, and connections of its own."""
+        return sync_face(self)
+
+    @classmethod
+    def beside(cls, other: "Application") -> Self:
+        """Make another face of *other*, which shares with it everything but what is connected."""
+        made = cls.__new__(cls)
+        vars(made).update({name: vars(other)[name] for name in SHARED})
+        made.unconnected()
+        return made
+
+    def unconnected(self) -> None:
+        """Make what a face does not share with the other one."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Running one handler: in a thread, or as a task of a loop."""

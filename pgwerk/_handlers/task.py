@@ -1,0 +1,221 @@
+"""Running one handler as a task of a loop: from a claimed row to an outcome. Nothing a handler does gets past it."""
+
+import asyncio
+import contextvars
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from pgwerk._core.context import Context
+from pgwerk._core.job import Job
+from pgwerk._core.outcome import Outcome
+from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
+from pgwerk._handlers.forked import end_of_fork
+from pgwerk._handlers.run import INTERRUPTIONS, Interruption, Run, set_current_run
+
+
+@dataclass(eq=False, slots=True)
+class TaskRun(Run):
+    """One run of a handler as a task, or of a function that is no coroutine in a thread."""
+
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    task: "asyncio.Task[Any] | None" = None
+    threaded: bool = False
+    inner: Run | None = None
+    """The run in the thread, as soon as that has begun."""
+    delivered: bool = False
+    """The loop got round to telling the task."""
+
+    def interrupt(self, reason: Interruption) -> None:
+        """Interrupt the handler, from any thread; the first reason counts."""
+        if self.mark(reason):
+            self.loop.call_soon_threadsafe(self._deliver)
+
+    def unshielded(self) -> None:
+        """Deliver what was put off."""
+        if self.reason is not None and not self.delivered:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        if not self.open or self.shields or self.reason is None:
+            return
+        self.delivered = True
+        if self.threaded:
+            if self.inner is not None:
+                self.inner.interrupt(self.reason)
+        elif self.task is not None:
+            _ = self.task.cancel(self.reason.__name__)
+
+
+@dataclass
+class LoopRunner(Handlers):
+    """Runs handlers on the running loop; functions that are no coroutines in threads."""
+
+    load_job: Callable[[str], Awaitable[Job]]
+    """Reads the ended job of a callback."""
+    thread_run: Callable[[TaskRun], Run] = field(default=lambda run: Run(run.claimed, run.started, run.deadline))
+    """Makes, in the thread that runs a function, the run through which it can be interrupted."""
+    flush: Callable[[Run], Awaitable[None]] | None = None
+    """Awaited between the handler's end and its report, where progress is stored beside the loop."""
+    threads: "Threads" = field(default_factory=lambda: Threads())  # noqa: PLW0108  # defined below
+
+    async def run(self, run: TaskRun) -> Outcome:
+        """Run the handler of a claimed job and say what happened. The task must be the run's own."""
+        set_current_run(run)
+        run.task = asyncio.current_task()
+        run.open = True
+        try:
+            outcome = self.success(run, await self._call(run))
+        except BaseException as error:  # noqa: BLE001  # SystemExit in a handler is a failed attempt, too
+            outcome = failure(run, error)
+        # No await since the handler's end: nobody can have interrupted it in between.
+        run.close()
+        if self.flush is not None:
+            await self.flush(run)
+        return outcome
+
+    async def _call(self, run: TaskRun) -> Any:
+        call = self.prepare(run)
+        ended = run.claimed.callback_of
+        if ended is not None:
+            call.about(await self.load_job(ended))
+        if call.context is not None and self.hooks:
+            return await self._hooked(run, call, call.context)
+        return await self._finish(run, call)
+
+    async def _finish(self, run: TaskRun, call: Call) -> Any:
+        """Call the handler. A process that it forked, and that comes back as well, ends here."""
+        pid = os.getpid()
+        try:
+            value = await self._handle(run, call)
+        except BaseException as error:
+            if os.getpid() != pid:
+                end_of_fork(error)
+            raise
+        if os.getpid() != pid:
+            end_of_fork(None)
+        return value
+
+    async def _handle(self, run: TaskRun, call: Call) -> Any:
+        if inspect.iscoroutinefunction(call.func):
+            return await call.func(*call.args, **call.kwargs)
+        result = await self._in_thread(run, call)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _in_thread(self, run: TaskRun, call: Call) -> Any:
+        run.threaded = True
+        try:
+            inside = contextvars.copy_context()
+            value, error = await self.threads.call(inside.run, _interruptible, run, self.thread_run, call)
+        finally:
+            run.threaded, run.inner = False, None
+        if error is not None:
+            raise error
+        return value
+
+    async def _hooked(self, run: TaskRun, call: Call, context: Context) -> Any:
+        try:
+            for hook in self.hooks.before:
+                await _awaited(hook(context))
+            return await self._finish(run, call)
+        except BaseException as error:
+            context.exception = error
+            for handler in reversed(self.hooks.on_error):
+                await self._harmless(handler, context.job, error)
+            raise
+        finally:
+            for hook in self.hooks.after:
+                await self._harmless(hook, context)
+
+    @staticmethod
+    async def _harmless(hook: Callable[..., Any], *args: Any) -> None:
+        """Call a hook whose own error must not change what happened to the job."""
+        try:
+            await _awaited(hook(*args))
+        except INTERRUPTIONS:
+            raise
+        except Exception as error:  # noqa: BLE001  # logged
+            hook_failed(hook, error)
+
+
+async def _awaited(value: Any) -> None:
+    if inspect.isawaitable(value):
+        _ = await value
+
+
+def _interruptible(outer: TaskRun, make: Callable[[TaskRun], Run], call: Call) -> tuple[Any, BaseException | None]:
+    """Call a function in this thread: its result, or what it raised."""
+    value: Any = None
+    error: BaseException | None = None
+    pid = os.getpid()
+    run = make(outer)
+    # The second try is for an interruption that arrives between the function's end and close().
+    try:
+        set_current_run(run)
+        run.open = True
+        outer.inner = run
+        try:
+            if outer.reason is not None:
+                # Interrupted before there was anything to interrupt.
+                raise outer.reason(outer.reason.__name__)  # noqa: TRY301  # as if it had arrived a moment later
+            value = call.func(*call.args, **call.kwargs)
+        except BaseException as raised:  # noqa: BLE001  # handed on
+            error = raised
+        if os.getpid() != pid:
+            end_of_fork(error)
+        run.close()
+    except INTERRUPTIONS as raised:
+        run.close()
+        error = error or raised
+    return value, error
+
+
+class Threads:
+    """As many daemon threads as there are calls at once, kept for the next ones.
+
+    Not the loop's own executor: that one waits at the end of the program for calls that never return.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Any]] = []
+        self._all: list[SimpleQueue[Any]] = []
+
+    def call(self, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+        """Call *func* in a thread; what it returns becomes the future's result. It must not raise."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            queue = self._idle.pop()
+        except IndexError:
+            queue = SimpleQueue()
+            self._all.append(queue)
+            threading.Thread(target=self._serve, args=(queue,), name="werk-sync", daemon=True).start()
+        queue.put((future, func, args))
+        return future
+
+    def _serve(self, queue: "SimpleQueue[Any]") -> None:
+        while (item := queue.get()) is not None:
+            future, func, args = item
+            result = func(*args)
+            try:
+                future.get_loop().call_soon_threadsafe(_resolve, future, result)
+            except RuntimeError:
+                # The loop was closed: whoever waited is gone.
+                return
+            item = future = result = None
+            self._idle.append(queue)
+
+    def close(self) -> None:
+        """Let idle threads end, and the others when they are done."""
+        for queue in self._all:
+            queue.put(None)
+        self._all.clear()
+        self._idle.clear()
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():
+        future.set_result(result)

@@ -1,0 +1,1 @@
+"""What knows psycopg or the name of a table, apart from the executors of both faces."""

@@ -1,0 +1,1 @@
+"""Who runs the handlers of a worker: threads, a loop, or processes."""

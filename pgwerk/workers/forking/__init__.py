@@ -1,0 +1,1 @@
+"""Processes for handlers, forked by a process that has neither threads nor connections."""

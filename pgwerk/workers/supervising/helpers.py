@@ -1,0 +1,142 @@
+"""What a prefork parent has processes of their own do, because it has no connection: short-lived, and forked."""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pgwerk._core.operations.recover import Begun
+from pgwerk._core.statements.workers import renew
+from pgwerk._handlers.run import monotonic
+from pgwerk.errors import WerkError
+from pgwerk.sync.app import Werk
+from pgwerk.workers.forking import signals
+from pgwerk.workers.supervising.child import become_a_child, flush, run_undertaker
+
+logger = logging.getLogger("pgwerk.worker")
+
+UNDERTAKER_SECONDS = 5.0
+"""How long a parent that ends waits for the jobs of dead children to be reported."""
+AGAIN = 0.5
+"""Seconds until it is tried again to have them reported, when no process could be forked."""
+FAILED = 1
+
+
+class Errands:
+    """Report the dead, and speak for the living that cannot; at most one of the latter at a time."""
+
+    def __init__(self, werk: Werk, ours: Callable[[], Sequence[int]]) -> None:
+        self._werk = werk
+        self._ours = ours
+        """The parent's ends of its children's pipes."""
+        self._undertakers: set[int] = set()
+        self._unreported: list[tuple[str, str, Begun | None]] = []
+        """Dead children (id, reason, what had begun) for which no process could be forked so far."""
+        self._again_at = 0.0
+        self._beater: int | None = None
+
+    def report(self, worker_id: str, reason: str, begun: Begun | None) -> None:
+        """Have the jobs of a dead child recovered; when no process can be had for that, soon.
+
+        *begun*: None when nobody knows.
+        """
+        if not self._report(worker_id, reason, begun):
+            self._unreported.append((worker_id, reason, begun))
+            self._again_at = monotonic() + AGAIN
+
+    def _report(self, worker_id: str, reason: str, begun: Begun | None) -> bool:
+        ours = self._ours()
+        flush()
+        try:
+            pid = signals.fork()
+        except OSError as error:
+            logger.debug("undertaker: %s", error)
+            return False
+        if pid == 0:
+            run_undertaker(self._werk, worker_id, reason, begun, ours)
+        self._undertakers.add(pid)
+        return True
+
+    def _report_again(self) -> None:
+        if self._unreported and monotonic() >= self._again_at:
+            unreported, self._unreported = self._unreported, []
+            for worker_id, reason, begun in unreported:
+                self.report(worker_id, reason, begun)
+
+    def renew(self, worker_ids: Sequence[str], live: float, seconds: float) -> bool:
+        """Have heartbeats sent for children, within so many seconds; False when that cannot even begin.
+
+        For none, it only shows whether Postgres is there.
+        """
+        assert self._beater is None
+        ours = self._ours()
+        flush()
+        try:
+            pid = signals.fork()
+        except OSError as error:
+            logger.debug("beater: %s", error)
+            return False
+        if pid == 0:
+            run_beater(self._werk, worker_ids, live, seconds, ours)
+        self._beater = pid
+        return True
+
+    def reap(self) -> bool | None:
+        """Let go of what has ended; whether heartbeats arrived, None when none were being sent, or still are."""
+        self._report_again()
+        for pid in list(self._undertakers):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._undertakers.discard(pid)
+        if self._beater is None:
+            return None
+        pid, status = os.waitpid(self._beater, os.WNOHANG)
+        if not pid:
+            return None
+        self._beater = None
+        return os.waitstatus_to_exitcode(status) == 0
+
+    def finish(self, pause: Callable[[float], object]) -> None:
+        """Wait until the dead are reported, but not for ever."""
+        if self._beater is not None:
+            self._undertakers.add(self._beater)
+            _kill(self._beater)
+            self._beater = None
+        deadline = monotonic() + UNDERTAKER_SECONDS
+        while (self._undertakers or self._unreported) and monotonic() < deadline:
+            _ = self.reap()
+            if self._undertakers or self._unreported:
+                _ = pause(0.02)
+        for pid in self._undertakers:
+            _kill(pid)
+            _ = os.waitpid(pid, 0)
+        self._undertakers.clear()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float, ours: Sequence[int]) -> NoReturn:
+    """Send a heartbeat for several workers, then exit."""
+    code = FAILED
+    try:
+        become_a_child(ours)
+        # A server that does not answer must not keep the next try waiting.
+        _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        _ = signal.alarm(max(1, math.ceil(seconds)))
+        with contextlib.closing(app.executor.connect()) as connection:
+            # For nobody, it is enough that Postgres answered.
+            if worker_ids:
+                app.executor.run_on(connection, renew(worker_ids, live))
+        code = 0
+    except WerkError as error:
+        logger.debug("beater: %s", error)
+    except BaseException:
+        logger.debug("beater failed", exc_info=True)
+    finally:
+        flush()
+        os._exit(code)
