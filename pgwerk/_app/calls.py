@@ -6,7 +6,7 @@ from typing import Any
 
 from pgwerk._core.enqueueing import split_options
 from pgwerk._core.job import FailureMode, Job, JobStatus
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.enqueue import Inserted
 from pgwerk.errors import EnqueueError, JobError, JobNotFound
@@ -31,13 +31,13 @@ def with_defaults(func: Any, options: Options) -> Options:
     return {**defaults, **{name: value for name, value in options.items() if value is not None}}
 
 
-def job_of(order: Order, inserted: Inserted | None) -> Job | None:
+def job_of(new_job: NewJob, inserted: Inserted | None) -> Job | None:
     """The job that an order became, without reading it back. None: its key exists."""
     if inserted is None:
         return None
-    values = {name: value for name, value in order.values.items() if name in _SHOWN}
-    if order.payload is not None:
-        values["payload"] = order.payload
+    values = {name: value for name, value in new_job.values.items() if name in _SHOWN}
+    if new_job.payload is not None:
+        values["payload"] = new_job.payload
     for name in _OTHER_JSON:
         if name in values:
             values[name] = json.loads(values[name])
@@ -75,22 +75,22 @@ def result_of(job: Job) -> Any:
     raise JobError(f"job {job.id} ({job.function}) {job.status.value}: {reason}", job)
 
 
-def ids_to_wait_for(orders: Sequence[Order], jobs: Sequence[Job | None], *, return_exceptions: bool) -> list[str]:
+def ids_to_wait_for(new_jobs: Sequence[NewJob], jobs: Sequence[Job | None], *, return_exceptions: bool) -> list[str]:
     """The ids of the jobs of a map; a key that exists is an error of the whole, unless errors are returned."""
-    for order, job in zip(orders, jobs, strict=True):
+    for new_job, job in zip(new_jobs, jobs, strict=True):
         if job is None and not return_exceptions:
-            raise _key_exists(order.values.get("key"))
+            raise _key_exists(new_job.values.get("key"))
     return [job.id for job in jobs if job is not None]
 
 
 def results_of(
-    orders: Sequence[Order], jobs: Sequence[Job | None], ended: Mapping[str, Job], *, return_exceptions: bool
+    new_jobs: Sequence[NewJob], jobs: Sequence[Job | None], ended: Mapping[str, Job], *, return_exceptions: bool
 ) -> list[Any]:
     """The results of a map in the order of its calls."""
     results: list[Any] = []
-    for order, job in zip(orders, jobs, strict=True):
+    for new_job, job in zip(new_jobs, jobs, strict=True):
         try:
-            results.append(_mapped(order, job, ended))
+            results.append(_mapped(new_job, job, ended))
         except JobError as error:
             if not return_exceptions:
                 raise
@@ -98,9 +98,9 @@ def results_of(
     return results
 
 
-def _mapped(order: Order, job: Job | None, ended: Mapping[str, Job]) -> Any:
+def _mapped(new_job: NewJob, job: Job | None, ended: Mapping[str, Job]) -> Any:
     if job is None:
-        raise _key_exists(order.values.get("key"))
+        raise _key_exists(new_job.values.get("key"))
     if job.id not in ended:
         # Deleted between its end and our look.
         raise JobNotFound(job.id)

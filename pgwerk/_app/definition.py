@@ -8,11 +8,11 @@ from pgwerk._app.calls import Options, job_of, refuse_to_wait, split_call, with_
 from pgwerk._app.clock import new_id
 from pgwerk._app.twins import aio_face, sync_face
 from pgwerk._core import agenda
-from pgwerk._core.enqueueing import Draft, Habits, Hook, draft, params_of
+from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
 from pgwerk._core.job import Job
 from pgwerk._core.operation import Procedure, ask
 from pgwerk._core.operations import migrate
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import EnqueueParams
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.procedures import enqueue
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgwerk._app.twins import AioWerk, SyncWerk
 
 SHARED = (
-    "config", "names", "dsn", "listen_dsn", "auto_migrate", "serializer", "habits", "_startup", "_shutdown",
+    "config", "names", "dsn", "listen_dsn", "auto_migrate", "serializer", "defaults", "_startup", "_shutdown",
     "_before_enqueue", "_state", "faces",
 )  # fmt: skip
 """What both faces of an app have in common, each the same object."""
@@ -85,7 +85,7 @@ class Application:
         if serializer is not None and not isinstance(serializer, Serializer):
             raise ConfigError(f"serializer={serializer!r}: it must be a Serializer, such as JSONSerializer()")
         self.serializer: Serializer = serializer or JSONSerializer()
-        self.habits = Habits(
+        self.defaults = Defaults(
             self.serializer,
             self.config.default_retry_backoff,
             self.config.result_ttl,
@@ -160,7 +160,7 @@ class Application:
     # Calls ------------------------------------------------------------------------
 
     def _draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
-        return draft(func, args, kwargs, options, self.habits, new_id)
+        return draft(func, args, kwargs, options, self.defaults, new_id)
 
     def _drafts(self, specs: Iterable[EnqueueParams]) -> Iterable[Draft]:
         """Check the jobs of a bulk: all of them before a hook sees the first."""
@@ -185,10 +185,10 @@ class Application:
             calls.append((self._draft(func, (), own, options), options))
         return calls
 
-    def _inserting(self, orders: Sequence[Order], *, joined: bool) -> Procedure[list[Job | None]]:
+    def _inserting(self, new_jobs: Sequence[NewJob], *, joined: bool) -> Procedure[list[Job | None]]:
         """Insert jobs. *joined*: in a transaction of the caller's."""
-        inserted = yield from enqueue.enqueue_all(orders, joined=joined)
-        return [job_of(order, row) for order, row in zip(orders, inserted, strict=True)]
+        inserted = yield from enqueue.enqueue_all(new_jobs, joined=joined)
+        return [job_of(new_job, row) for new_job, row in zip(new_jobs, inserted, strict=True)]
 
     def decode(self, text: str) -> Any:
         """Read a stored payload or result."""

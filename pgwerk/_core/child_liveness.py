@@ -60,7 +60,7 @@ class Look:
     """Whether to find out if Postgres is there."""
 
 
-class Vigil:
+class ChildLiveness:
     """Decide for which children the parent sends heartbeats, and which of them to kill."""
 
     def __init__(self, slots: int, heartbeat: float, grace: float) -> None:

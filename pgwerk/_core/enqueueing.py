@@ -15,11 +15,11 @@ from pgwerk._core import options as opt
 from pgwerk._core.ids import normal_id
 from pgwerk._core.importing import find
 from pgwerk._core.job import FailureMode, Job
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
 from pgwerk._core.payload import JSONSerializer, Serializer, encode
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS, to_json
-from pgwerk._core.statements.enqueue import NewJob
+from pgwerk._core.statements.enqueue import Values
 from pgwerk.errors import EnqueueError, SerializationError
 
 OPTIONS = frozenset(one.name for one in fields(EnqueueParams) if one.name not in ("func", "args", "kwargs"))
@@ -27,7 +27,7 @@ OPTIONS = frozenset(one.name for one in fields(EnqueueParams) if one.name not in
 
 
 @dataclass(frozen=True)
-class Habits:
+class Defaults:
     """What holds for every job of an app unless it says otherwise."""
 
     serializer: Serializer
@@ -75,10 +75,10 @@ class Draft:
     """A job that is checked and not yet encoded: hooks may see and change it."""
 
     path: str
-    values: NewJob
+    values: Values
     depends_on: tuple[tuple[str, bool], ...]
     payload: dict[str, Any]
-    habits: Habits
+    defaults: Defaults
     _job: Job | None = None
     _before: dict[str, Any] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class Draft:
             self._before = copy.deepcopy({name: getattr(self._job, name) for name in _CHANGEABLE})
         return self._job
 
-    def order(self) -> Order:
+    def new_job(self) -> NewJob:
         """Encode it; raises EnqueueError and SerializationError."""
         values, payload = self.values, self.payload
         if self._job is not None:
@@ -101,8 +101,8 @@ class Draft:
             payload = {key: value for key, value in dict(self._job.payload or {}).items() if value}
         if payload:
             what = f"the arguments of {self.path}"
-            values["payload"] = encode(self.habits.serializer, payload, what, self.habits.max_payload_bytes)
-        return Order(values, self.depends_on, payload or None)
+            values["payload"] = encode(self.defaults.serializer, payload, what, self.defaults.max_payload_bytes)
+        return NewJob(values, self.depends_on, payload or None)
 
 
 def draft(
@@ -110,53 +110,55 @@ def draft(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     options: Mapping[str, Any],
-    habits: Habits,
+    defaults: Defaults,
     new_id: Callable[[], str],
 ) -> Draft:
     """Read a call and its options, or raise EnqueueError or SerializationError; nothing is written here."""
     path = registry.path_back_to(func)
     own = dict(kwargs)
     registry.check_call(func, path, args, own)
-    values: NewJob = {"id": new_id(), "function": path}
-    depends_on = _read_all(values, options, habits, path)
+    values: Values = {"id": new_id(), "function": path}
+    depends_on = _read_all(values, options, defaults, path)
     payload: dict[str, Any] = {}
     if args:
         payload["args"] = list(args)
     if own:
         payload["kwargs"] = own
-    return Draft(path, values, depends_on, payload, habits)
+    return Draft(path, values, depends_on, payload, defaults)
 
 
-def order(
+def new_job(
     func: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     options: Mapping[str, Any],
-    habits: Habits,
+    defaults: Defaults,
     new_id: Callable[[], str],
     hooks: tuple[Hook, ...] = (),
-) -> Order:
+) -> NewJob:
     """Make the order for a job, with hooks that need not be awaited; see `draft`."""
-    made = draft(func, args, kwargs, options, habits, new_id)
+    made = draft(func, args, kwargs, options, defaults, new_id)
     for hook in hooks:
         _ = hook(made.job)
-    return made.order()
+    return made.new_job()
 
 
-def _read_all(values: NewJob, options: Mapping[str, Any], habits: Habits, path: str) -> tuple[tuple[str, bool], ...]:
+def _read_all(
+    values: Values, options: Mapping[str, Any], defaults: Defaults, path: str
+) -> tuple[tuple[str, bool], ...]:
     """Read the options into *values*; what the job depends on is returned."""
     try:
         if options:
-            _read_options(values, options, habits)
+            _read_options(values, options, defaults)
         depends_on = _dependencies(options.get("depends_on"))
     except (ValueError, TypeError) as error:
         if isinstance(error, EnqueueError | SerializationError):
             raise
         raise EnqueueError(f"{path} was not enqueued: {error}") from None
-    if habits.result_ttl is not None:
-        _ = values.setdefault("result_ttl", habits.result_ttl)
-    if habits.failure_ttl is not None:
-        _ = values.setdefault("failure_ttl", habits.failure_ttl)
+    if defaults.result_ttl is not None:
+        _ = values.setdefault("result_ttl", defaults.result_ttl)
+    if defaults.failure_ttl is not None:
+        _ = values.setdefault("failure_ttl", defaults.failure_ttl)
     if depends_on:
         _wait(values)
     return depends_on
@@ -178,20 +180,20 @@ _NONE = (None,) * len(_NAMES)
 # Options ------------------------------------------------------------------------------------------
 
 
-def _read_options(values: NewJob, options: Mapping[str, Any], habits: Habits) -> None:
+def _read_options(values: Values, options: Mapping[str, Any], defaults: Defaults) -> None:
     for name, value in options.items():
         if value is not None and name in _READERS:
             _READERS[name](values, value)
     if (retry := options.get("retry")) is not None:
-        _retry(values, retry, backoff=habits.backoff)
+        _retry(values, retry, backoff=defaults.backoff)
     if "at" in values:
         values.pop("delay", None)
     if values.get("delay") == 0:
         del values["delay"]
 
 
-def _text(column: str, longest: int) -> Callable[[NewJob, Any], None]:
-    def read(values: NewJob, value: Any) -> None:
+def _text(column: str, longest: int) -> Callable[[Values, Any], None]:
+    def read(values: Values, value: Any) -> None:
         values[column] = _checked_text(column, value, longest)
 
     return read
@@ -211,26 +213,26 @@ def _checked_text(option: str, value: Any, longest: int) -> str:
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def _duration(option: str, column: str, *, positive: bool) -> Callable[[NewJob, Any], None]:
-    def read(values: NewJob, value: Any) -> None:
+def _duration(option: str, column: str, *, positive: bool) -> Callable[[Values, Any], None]:
+    def read(values: Values, value: Any) -> None:
         values[column] = opt.seconds(f"_{option}", value, positive=positive)
 
     return read
 
 
-def _priority(values: NewJob, value: Any) -> None:
+def _priority(values: Values, value: Any) -> None:
     values["priority"] = opt.whole("_priority", value, -32768, 32767)
 
 
-def _delay(values: NewJob, value: Any) -> None:
+def _delay(values: Values, value: Any) -> None:
     values["delay"] = opt.seconds("_delay", value)
 
 
-def _at(values: NewJob, value: Any) -> None:
+def _at(values: Values, value: Any) -> None:
     values["at"] = opt.due("_at", value)
 
 
-def _retry(values: NewJob, value: Any, *, backoff: bool) -> None:
+def _retry(values: Values, value: Any, *, backoff: bool) -> None:
     if isinstance(value, Retry):
         values["max_attempts"] = value.max
         values["retry_intervals"] = to_json(list(value.intervals))  # type: ignore[arg-type]  # a tuple by now
@@ -266,7 +268,7 @@ def _name_to_match(kind: type) -> str:
     return name
 
 
-def _meta(values: NewJob, value: Any) -> None:
+def _meta(values: Values, value: Any) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"_meta takes a dict, not {type(value).__name__}")  # see _at
     values["meta"] = encode_meta(value)
@@ -280,15 +282,15 @@ def encode_meta(value: dict[str, Any]) -> str:
 _PLAIN = JSONSerializer()
 
 
-def _group(values: NewJob, value: Any) -> None:
+def _group(values: Values, value: Any) -> None:
     group = value if isinstance(value, Group) else Group(value)
     values["group_key"] = _checked_text("group", group.key, 1024)
     if group.limit != 1:
         values["group_limit"] = group.limit
 
 
-def _callback(kind: str) -> Callable[[NewJob, Any], None]:
-    def read(values: NewJob, value: Any) -> None:
+def _callback(kind: str) -> Callable[[Values, Any], None]:
+    def read(values: Values, value: Any) -> None:
         callback = value if isinstance(value, Callback) else Callback(value)
         values[kind] = registry.path_back_to(callback.func)
         if callback.timeout is not None:
@@ -297,7 +299,7 @@ def _callback(kind: str) -> Callable[[NewJob, Any], None]:
     return read
 
 
-def _repeat(values: NewJob, value: Any) -> None:
+def _repeat(values: Values, value: Any) -> None:
     if not isinstance(value, Repeat):
         raise ValueError(f"_repeat takes a Repeat, not {value!r}")  # see _at
     values["repeat_remaining"] = value.times
@@ -309,7 +311,7 @@ def _repeat(values: NewJob, value: Any) -> None:
         values["repeat_intervals"] = to_json(steps)
 
 
-def _failure_mode(values: NewJob, value: Any) -> None:
+def _failure_mode(values: Values, value: Any) -> None:
     try:
         mode = FailureMode(value)
     except ValueError:
@@ -337,7 +339,7 @@ def _parent_id(value: str) -> str:
     return found
 
 
-def _wait(values: NewJob) -> None:
+def _wait(values: Values) -> None:
     values["waiting"] = True
     if "delay" in values:
         # Counted from the release.
@@ -351,14 +353,14 @@ _CHANGEABLE = tuple(name for name in INSERTED if name not in ("payload", "wait_d
 """What hooks may change besides the payload, which is encoded after them."""
 
 
-def _as_hooks_see_it(values: NewJob, payload: dict[str, Any]) -> Job:
+def _as_hooks_see_it(values: Values, payload: dict[str, Any]) -> Job:
     known = {name: values[name] for name in _CHANGEABLE if name in values}
     job = Job.of({name: json.loads(value) if name in JSON_COLUMNS else value for name, value in known.items()})
     job.payload = {"args": payload.get("args", []), "kwargs": payload.get("kwargs", {})}
     return job
 
 
-def _write_back(values: NewJob, name: str, value: Any) -> None:
+def _write_back(values: Values, name: str, value: Any) -> None:
     if value is None:
         _ = values.pop(name, None)
         return
@@ -379,7 +381,7 @@ def _write_back(values: NewJob, name: str, value: Any) -> None:
         raise EnqueueError(f"a before_enqueue hook set {error}") from None
 
 
-_READERS: dict[str, Callable[[NewJob, Any], None]] = {
+_READERS: dict[str, Callable[[Values, Any], None]] = {
     "queue": _text("queue", 255),
     "key": _text("key", 1024),
     "schedule_name": _text("schedule_name", 255),

@@ -16,7 +16,7 @@ KILL_GRACE = 10.0
 """Seconds beyond the children's own shutdown timeout after which they are killed."""
 
 
-class Order(Enum):
+class Command(Enum):
     """What to tell a child."""
 
     STOP = "stop"
@@ -27,7 +27,7 @@ class Order(Enum):
 
 
 @dataclass(slots=True)
-class Child:
+class ChildState:
     """A child process, as far as the parent knows."""
 
     pid: int
@@ -45,7 +45,7 @@ class Plan:
 
     spawn: tuple[int, ...] = ()
     """Slots to fill with a new child each."""
-    orders: tuple[tuple[int, Order], ...] = ()
+    commands: tuple[tuple[int, Command], ...] = ()
     """(pid, what to tell it)."""
     wait: float = math.inf
     finished: bool = False
@@ -58,7 +58,7 @@ class Supervision:
         self._processes = processes
         self._shutdown = shutdown
         self._burst = burst
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, ChildState] = {}
         self._not_before: dict[int, float] = dict.fromkeys(range(processes), -math.inf)
         """By slot: when it may be filled."""
         self._failures: dict[int, int] = dict.fromkeys(range(processes), 0)
@@ -69,7 +69,7 @@ class Supervision:
         """Pids that a rolling restart has yet to replace."""
 
     @property
-    def children(self) -> list[Child]:
+    def children(self) -> list[ChildState]:
         """The living children."""
         return list(self._children.values())
 
@@ -83,7 +83,7 @@ class Supervision:
     def spawned(self, slot: int, pid: int, now: float) -> None:
         """A child was started."""
         # One that was being started when the stop was asked for stops, too.
-        self._children[pid] = Child(pid, slot, now, stopping_since=now if self._stops else None)
+        self._children[pid] = ChildState(pid, slot, now, stopping_since=now if self._stops else None)
 
     def not_spawned(self, slot: int, now: float) -> float:
         """A child could not be started; returns how long (seconds) its slot stays empty."""
@@ -140,28 +140,28 @@ class Supervision:
 
     def plan(self, now: float) -> Plan:
         """Say what to do now."""
-        orders = tuple(self._orders(now))
+        commands = tuple(self._commands(now))
         if self._stops or len(self._done) == self._processes:
-            return Plan((), orders, self._wait(now), finished=not self._children)
+            return Plan((), commands, self._wait(now), finished=not self._children)
         filled = {child.slot for child in self._children.values()} | self._done
         empty = [slot for slot in range(self._processes) if slot not in filled]
         spawn = tuple(slot for slot in empty if self._not_before[slot] <= now)
-        return Plan(spawn, orders, 0.0 if spawn else self._wait(now))
+        return Plan(spawn, commands, 0.0 if spawn else self._wait(now))
 
-    def _orders(self, now: float) -> list[tuple[int, Order]]:
+    def _commands(self, now: float) -> list[tuple[int, Command]]:
         self._restart_next(now)
-        orders: list[tuple[int, Order]] = []
+        commands: list[tuple[int, Command]] = []
         for child in self._children.values():
             if child.stopping_since is None or child.killed:
                 continue
             if now >= child.stopping_since + self._shutdown + KILL_GRACE:
                 child.killed = True
-                orders.append((child.pid, Order.KILL))
+                commands.append((child.pid, Command.KILL))
                 continue
             wanted = 2 if self._stops > 1 else 1
-            orders += [(child.pid, order) for order in (Order.STOP, Order.GIVE_BACK)[child.told : wanted]]
+            commands += [(child.pid, command) for command in (Command.STOP, Command.GIVE_BACK)[child.told : wanted]]
             child.told = max(child.told, wanted)
-        return orders
+        return commands
 
     def _restart_next(self, now: float) -> None:
         """In a rolling restart: stop the next child once all the others work."""

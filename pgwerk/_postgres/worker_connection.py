@@ -42,7 +42,7 @@ ROLLED_BACK = ("40001", "40P01")
 """A serialization failure or a deadlock: for the sake of another transaction, and worth another try at once."""
 
 
-class Session:
+class WorkerConnection:
     """Run operations on one connection that is kept; not for use by two threads at once."""
 
     def __init__(self, executor: Executor) -> None:

@@ -110,7 +110,7 @@ def _prepared_for(connection: Connection[Any], heard: "deque[str]") -> None:
     connection.add_notify_handler(lambda notify: heard.append(notify.payload))
 
 
-class Hearing:
+class WorkerListener:
     """Keep one connection for heartbeats and notifications, or for heartbeats alone where it cannot listen."""
 
     def __init__(self, executor: Executor, line: Line) -> None:

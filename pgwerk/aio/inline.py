@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers.call import Hooks, interrupted_outcome
 from pgwerk._handlers.run import Interruption, Run, monotonic
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
+async def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
     """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
 
     A coroutine function runs on this loop, another in a thread. A failure is recorded and not raised: look at the job
     that is returned. When the caller is cancelled, so is the handler; the job is recorded as aborted. A function in a
     thread cannot be cancelled: its end is waited for.
     """
-    refuse_to_run(order)
+    refuse_to_run(new_job)
     connection = await usable_connection(conn) if conn is not None else None
     if connection is None or app.auto_migrate:
         await app.connect_lazily()
     worker = InlineWorker()
     inline = _Inline(app, worker, connection)
-    steps = in_place(order, worker, app.decode, inline.interruption)
+    steps = in_place(new_job, worker, app.decode, inline.interruption)
     reply: Any = None
     async with contextlib.nullcontext() if connection is not None else _kept_alive(app, worker):
         try:

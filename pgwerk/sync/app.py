@@ -22,7 +22,7 @@ from pgwerk._core.enqueueing import Draft
 from pgwerk._core.job import Job, JobExecution
 from pgwerk._core.operation import Operation, Procedure, R
 from pgwerk._core.operations import manage, migrate
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import EnqueueParams
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
@@ -143,20 +143,20 @@ class Werk(Application):
         """Enqueue a call for *delay* seconds from now."""
         return self.enqueue(func, *args, **{**kwargs, "_delay": delay})
 
-    def _ordered(self, draft: Draft) -> Order:
+    def _ordered(self, draft: Draft) -> NewJob:
         for hook in tuple(self._before_enqueue):
             finish(hook(draft.job))
-        return draft.order()
+        return draft.new_job()
 
-    def _place(self, order: Order, options: Options) -> Job | None:
+    def _place(self, new_job: NewJob, options: Options) -> Job | None:
         if options.get("sync"):
-            return run_inline(self, order, options.get("conn"))
-        return self._insert([order], options.get("conn"))[0]
+            return run_inline(self, new_job, options.get("conn"))
+        return self._insert([new_job], options.get("conn"))[0]
 
-    def _insert(self, orders: Sequence[Order], conn: Any) -> list[Job | None]:
-        if not orders:
+    def _insert(self, new_jobs: Sequence[NewJob], conn: Any) -> list[Job | None]:
+        if not new_jobs:
             return []
-        return self._perform(self._inserting(orders, joined=conn is not None), conn)
+        return self._perform(self._inserting(new_jobs, joined=conn is not None), conn)
 
     # Tasks ------------------------------------------------------------------------
 
@@ -240,17 +240,17 @@ class Werk(Application):
         not succeed, else the first is raised.
         """
         calls = self._calls(func, iter_kwargs, shared)
-        orders = [self._ordered(draft) for draft, _ in calls]
+        new_jobs = [self._ordered(draft) for draft, _ in calls]
         if any(options.get("sync") for _, options in calls):
-            jobs = [self._place(order, options) for order, (_, options) in zip(orders, calls, strict=True)]
+            jobs = [self._place(new_job, options) for new_job, (_, options) in zip(new_jobs, calls, strict=True)]
         else:
             with deadline(timeout):
-                jobs = self._insert(orders, None)
-        ids = ids_to_wait_for(orders, jobs, return_exceptions=return_exceptions)
+                jobs = self._insert(new_jobs, None)
+        ids = ids_to_wait_for(new_jobs, jobs, return_exceptions=return_exceptions)
         if ids:
             self._wait(ids, timeout, poll_interval)
         ended = self._run(queries.get_many(ids, self.decode))
-        return results_of(orders, jobs, ended, return_exceptions=return_exceptions)
+        return results_of(new_jobs, jobs, ended, return_exceptions=return_exceptions)
 
     def _wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         self.connect_lazily()

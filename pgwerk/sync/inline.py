@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._handlers.call import Hooks
 from pgwerk._handlers.interrupt import ThreadRun
 from pgwerk._handlers.run import current_run, monotonic
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pgwerk.sync.app import Werk
 
 
-def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
+def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
     """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
 
     A failure is recorded and not raised: look at the job that is returned.
     """
-    refuse_to_run(order)
+    refuse_to_run(new_job)
     connection = usable_connection(conn) if conn is not None else None
     if connection is None or app.auto_migrate:
         app.connect_lazily()
@@ -48,7 +48,7 @@ def run_inline(app: "Werk", order: Order, conn: Any) -> Job | None:
                 # Of a coroutine function; a thread of a worker keeps its loop, this one may end without notice.
                 close_loop()
 
-    steps = in_place(order, worker, app.decode, interruption)
+    steps = in_place(new_job, worker, app.decode, interruption)
     reply: Any = None
     with contextlib.nullcontext() if connection is not None else _kept_alive(app, worker):
         while True:

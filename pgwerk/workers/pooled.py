@@ -15,8 +15,8 @@ from pgwerk._core.enqueueing import encode_meta
 from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import Session
-from pgwerk._postgres.worker_listener import Hearing, Line
+from pgwerk._postgres.worker_connection import WorkerConnection
+from pgwerk._postgres.worker_listener import Line, WorkerListener
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.coordinating.coordinator import Coordinator
@@ -26,7 +26,7 @@ from pgwerk.workers.crews.base import Crew
 from pgwerk.workers.reporting.log_writer import handed_over
 from pgwerk.workers.reporting.report import Condition, Reporter, in_words
 from pgwerk.workers.supervising.begun import BegunJobs
-from pgwerk.workers.supervising.shared_heartbeats import Vitals, every
+from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats, every
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -52,7 +52,7 @@ class CrewWorker(BaseWorker):
         """A pipe whose other end a supervisor holds: its end is ours."""
         self.begun: BegunJobs | None = None
         """Where a supervisor looks for what had begun, if we die."""
-        self.vitals: Vitals | None = None
+        self.vitals: SharedHeartbeats | None = None
         """Where a supervisor looks for signs of life; it then also reports for us."""
 
     def _crew(self, wake: Callable[[], None]) -> Crew:
@@ -156,8 +156,8 @@ class CrewWorker(BaseWorker):
         crew = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
-            Session(executor),
-            Hearing(executor, Line(executor, [self.werk.names.wake_channel], self.werk.listen_dsn)),
+            WorkerConnection(executor),
+            WorkerListener(executor, Line(executor, [self.werk.names.wake_channel], self.werk.listen_dsn)),
             crew,
             wakeup,
             self.pace,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pgwerk._app.clock import new_id
 from pgwerk._core import options as opt
-from pgwerk._core.supervision import Order, Supervision
+from pgwerk._core.supervision import Command, Supervision
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.workers.base import BaseWorker
@@ -21,9 +21,9 @@ from pgwerk.workers.supervising import child as children
 from pgwerk.workers.supervising.begun import BegunJobs
 from pgwerk.workers.supervising.child import ChildSettings, run_child
 from pgwerk.workers.supervising.forkcheck import warn_about_imports
-from pgwerk.workers.supervising.handle import Process, open_pidfd
-from pgwerk.workers.supervising.helpers import Errands
-from pgwerk.workers.supervising.watchdog import Watch
+from pgwerk.workers.supervising.handle import ChildHandle, open_pidfd
+from pgwerk.workers.supervising.helpers import HelperProcesses
+from pgwerk.workers.supervising.watchdog import Watchdog
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -58,7 +58,7 @@ class Worker(BaseWorker):
         self.processes = min(wanted, self.concurrency) if processes is None else wanted
         self.max_jobs = None if max_jobs is None else opt.whole("max_jobs", max_jobs, 1, 2**31)
         self.max_rss = None if max_rss is None else byte_size(max_rss)
-        self._children: dict[int, Process] = {}
+        self._children: dict[int, ChildHandle] = {}
         self._begun: list[BegunJobs] = []
         """By slot: what the child of it shows."""
         self._wakeup: Wakeup | None = None
@@ -75,9 +75,9 @@ class Worker(BaseWorker):
         """
         wakeup = self._wakeup = Wakeup()
         self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
-        self._errands = Errands(self.werk, self._pipes)
+        self._errands = HelperProcesses(self.werk, self._pipes)
         reporter = Reporter(self.health_file, self.pace.heartbeat)
-        self._watch = Watch(self.processes, self.pace, self.liveness, self._errands, reporter)
+        self._watch = Watchdog(self.processes, self.pace, self.liveness, self._errands, reporter)
         self._begun = [BegunJobs(self._threads) for _ in range(self.processes)]
         reporter.start()
         try:
@@ -151,8 +151,8 @@ class Worker(BaseWorker):
                         process.signal(signal.SIGUSR1)
                 self._reap()
                 plan = supervision.plan(monotonic())
-                for pid, order in plan.orders:
-                    self._tell(pid, order)
+                for pid, command in plan.commands:
+                    self._tell(pid, command)
                 if plan.finished:
                     break
                 for slot in plan.spawn:
@@ -205,7 +205,7 @@ class Worker(BaseWorker):
             os.close(write)
             run_child(self.app, settings, read)
         os.close(read)
-        self._children[pid] = Process(pid, worker_id, slot, write, open_pidfd(pid))
+        self._children[pid] = ChildHandle(pid, worker_id, slot, write, open_pidfd(pid))
         self._supervision.spawned(slot, pid, monotonic())
         logger.debug("started child %d", pid)
 
@@ -221,7 +221,7 @@ class Worker(BaseWorker):
                 self._ended(process, status)
         self._watch.reap()
 
-    def _ended(self, process: Process, status: int) -> None:
+    def _ended(self, process: ChildHandle, status: int) -> None:
         del self._children[process.pid]
         process.close()
         code = os.waitstatus_to_exitcode(status)
@@ -245,16 +245,16 @@ class Worker(BaseWorker):
         # By a process of its own: the parent has no connection.
         self._errands.report(process.worker_id, reason, begun)
 
-    def _tell(self, pid: int, order: Order) -> None:
+    def _tell(self, pid: int, command: Command) -> None:
         process = self._children.get(pid)
         if process is None:
             return
-        if order is Order.KILL:
+        if command is Command.KILL:
             logger.error("child %d does not end: killing it", pid)
             process.signal(signal.SIGKILL)
             return
         stop = children.TOO_LARGE if process.too_large else children.STOP
-        process.tell(stop if order is Order.STOP else children.GIVE_BACK)
+        process.tell(stop if command is Command.STOP else children.GIVE_BACK)
 
     def _check_memory(self) -> None:
         assert self.max_rss is not None

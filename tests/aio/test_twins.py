@@ -50,7 +50,7 @@ async def test_everything_but_connections_is_shared(dsn: str, schema: str) -> No
         listen_dsn=dsn, auto_migrate=False,
     )  # fmt: skip
     other = plain.aio
-    for name in ("dsn", "listen_dsn", "names", "config", "serializer", "habits", "auto_migrate"):
+    for name in ("dsn", "listen_dsn", "names", "config", "serializer", "defaults", "auto_migrate"):
         assert getattr(plain, name) is getattr(other, name), name
     told: list[str] = []
     other.on_startup(lambda: told.append("up"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._core.child_liveness import DOUBT, LEAST_DOUBT, SILENCED, Signs, Vigil
+from pgwerk._core.child_liveness import DOUBT, LEAST_DOUBT, SILENCED, ChildLiveness, Signs
 
 BEAT = 10.0
 
@@ -15,7 +15,7 @@ class Two:
     """A parent and two children whose pulses go on; the parent looks as often as the vigil wants."""
 
     def __init__(self, heartbeat: float = BEAT) -> None:
-        self.vigil = Vigil(2, heartbeat, 5.0)
+        self.vigil = ChildLiveness(2, heartbeat, 5.0)
         self.now = 1000.0
         self.beaten: dict[int, float] = {0: self.now, 1: self.now}
         for slot in self.beaten:

@@ -23,7 +23,7 @@ from pgwerk._core.operation import (
     together,
 )
 from pgwerk._core.operations import enqueue, manage, migrate, recover, settle
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.operations.turn import Turn, turn
 from pgwerk._core.outcome import Aborted, Report, Succeeded
 from pgwerk._core.procedures.enqueue import enqueue_all
@@ -123,8 +123,8 @@ ROW = (ID, "queued", "1.5", "1.5")
 THEN = datetime(1970, 1, 1, 0, 0, 1, 500000, tzinfo=UTC)
 
 
-def an_order(*parents: str) -> Order:
-    return Order({"id": ID, "function": "f"}, tuple((parent, False) for parent in parents))
+def an_order(*parents: str) -> NewJob:
+    return NewJob({"id": ID, "function": "f"}, tuple((parent, False) for parent in parents))
 
 
 def test_a_plain_enqueue_is_one_statement() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pgwerk import Callback, EnqueueParams, Retry, Werk, aio
 from pgwerk._core import registry
-from pgwerk._core.enqueueing import Habits, class_name, order
+from pgwerk._core.enqueueing import Defaults, class_name, new_job
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._handlers.call import failed
 from pgwerk.errors import EnqueueError, HandlerNotFound
@@ -127,7 +127,7 @@ def shop(write: Write, tmp_path: Path) -> ModuleType:
 
 
 def stored(func: Any, **options: Any) -> str:
-    made = order(func, (), {}, options, Habits(JSONSerializer()), lambda: "0197c2f0-6f0c-7b7e-9d0a-3a1d1c3b2a10")
+    made = new_job(func, (), {}, options, Defaults(JSONSerializer()), lambda: "0197c2f0-6f0c-7b7e-9d0a-3a1d1c3b2a10")
     return str(made.values["function"])
 
 
@@ -276,7 +276,7 @@ def test_a_task_of_another_apps_task_keeps_its_own_app(shop: ModuleType) -> None
 
 
 def names_of(*kinds: type[BaseException]) -> str:
-    made = order("x.y", (), {}, {"retry": Retry(3, no_retry=kinds)}, Habits(JSONSerializer()), lambda: str(Path()))
+    made = new_job("x.y", (), {}, {"retry": Retry(3, no_retry=kinds)}, Defaults(JSONSerializer()), lambda: str(Path()))
     return str(made.values["no_retry"])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._core.supervision import KILL_GRACE, SHORT_LIFE, Order, Plan, Supervision
+from pgwerk._core.supervision import KILL_GRACE, SHORT_LIFE, Command, Plan, Supervision
 
 
 class Parent:
@@ -16,7 +16,7 @@ class Parent:
         self.supervision = Supervision(processes, shutdown, burst=burst)
         self.now = 0.0
         self.next_pid = 100
-        self.said: list[tuple[int, Order]] = []
+        self.said: list[tuple[int, Command]] = []
 
     def step(self, passed: float = 0.0) -> Plan:
         self.now += passed
@@ -24,7 +24,7 @@ class Parent:
         for slot in plan.spawn:
             self.next_pid += 1
             self.supervision.spawned(slot, self.next_pid, self.now)
-        self.said += plan.orders
+        self.said += plan.commands
         return plan
 
     @property
@@ -39,7 +39,7 @@ def test_it_starts_all_children_and_then_waits_for_news() -> None:
     parent = Parent()
     assert parent.step().spawn == (0, 1, 2)
     plan = parent.step()
-    assert (plan.spawn, plan.orders, plan.wait, plan.finished) == ((), (), math.inf, False)
+    assert (plan.spawn, plan.commands, plan.wait, plan.finished) == ((), (), math.inf, False)
 
 
 def test_a_child_that_ends_is_replaced_at_once_in_its_slot() -> None:
@@ -82,7 +82,7 @@ def test_a_child_that_cannot_be_started_is_tried_again_ever_more_rarely_and_cost
     for _ in range(12):
         pauses.append(supervision.not_spawned(1, now))
         plan = supervision.plan(now)
-        assert (plan.spawn, plan.orders) == ((), ())
+        assert (plan.spawn, plan.commands) == ((), ())
         assert plan.wait == pytest.approx(pauses[-1])
         now += pauses[-1]
         assert supervision.plan(now).spawn == (1,)
@@ -99,11 +99,11 @@ def test_stopping_asks_then_kills_after_the_grace() -> None:
     one, two = parent.pids
     parent.supervision.stop(0.0)
     plan = parent.step()
-    assert parent.said == [(one, Order.STOP), (two, Order.STOP)]
+    assert parent.said == [(one, Command.STOP), (two, Command.STOP)]
     assert plan.wait == 30 + KILL_GRACE
-    assert parent.step(30 + KILL_GRACE - 0.1).orders == ()
-    assert parent.step(0.2).orders == ((one, Order.KILL), (two, Order.KILL))
-    assert parent.step(100).orders == ()
+    assert parent.step(30 + KILL_GRACE - 0.1).commands == ()
+    assert parent.step(0.2).commands == ((one, Command.KILL), (two, Command.KILL))
+    assert parent.step(100).commands == ()
     parent.exit(one)
     assert not parent.step().finished
     parent.exit(two)
@@ -120,7 +120,7 @@ def test_a_second_stop_makes_them_give_back() -> None:
     parent.step(1.0)
     parent.supervision.stop(1.0)
     parent.step()
-    assert [order for _, order in parent.said] == [Order.STOP, Order.GIVE_BACK]
+    assert [command for _, command in parent.said] == [Command.STOP, Command.GIVE_BACK]
 
 
 def test_two_stops_before_it_looks_tell_both() -> None:
@@ -129,7 +129,7 @@ def test_two_stops_before_it_looks_tell_both() -> None:
     parent.supervision.stop(0.0)
     parent.supervision.stop(0.0)
     parent.step()
-    assert [order for _, order in parent.said] == [Order.STOP, Order.GIVE_BACK]
+    assert [command for _, command in parent.said] == [Command.STOP, Command.GIVE_BACK]
 
 
 def test_a_child_started_while_the_stop_is_asked_for_is_stopped_too() -> None:
@@ -137,7 +137,7 @@ def test_a_child_started_while_the_stop_is_asked_for_is_stopped_too() -> None:
     plan = parent.supervision.plan(0.0)
     parent.supervision.stop(0.0)
     parent.supervision.spawned(plan.spawn[0], 7, 0.0)
-    assert parent.step().orders == ((7, Order.STOP),)
+    assert parent.step().commands == ((7, Command.STOP),)
 
 
 def test_a_child_that_ends_while_stopping_is_not_replaced() -> None:
@@ -156,13 +156,13 @@ def test_a_rolling_restart_replaces_one_at_a_time() -> None:
     parent.supervision.restart()
     for place, pid in enumerate(old):
         plan = parent.step(1.0)
-        assert plan.orders == ((pid, Order.STOP),)
-        assert parent.step(1.0).orders == ()
+        assert plan.commands == ((pid, Command.STOP),)
+        assert parent.step(1.0).commands == ()
         assert len(parent.pids) == 3
         parent.exit(pid, clean=True)
         assert len(parent.pids) == 2
         assert parent.step().spawn == (place,)
-    assert parent.step(1.0).orders == ()
+    assert parent.step(1.0).commands == ()
     assert not set(old) & set(parent.pids)
 
 
@@ -172,10 +172,10 @@ def test_a_child_that_ignores_a_restart_is_killed_and_the_restart_goes_on() -> N
     one, two = parent.pids
     parent.supervision.restart()
     parent.step()
-    assert parent.step(5 + KILL_GRACE).orders == ((one, Order.KILL),)
+    assert parent.step(5 + KILL_GRACE).commands == ((one, Command.KILL),)
     parent.exit(one)
     parent.step()
-    assert (two, Order.STOP) in parent.step().orders or (two, Order.STOP) in parent.said
+    assert (two, Command.STOP) in parent.step().commands or (two, Command.STOP) in parent.said
 
 
 def test_a_child_that_dies_during_a_restart_counts_as_replaced() -> None:
@@ -189,7 +189,7 @@ def test_a_child_that_dies_during_a_restart_counts_as_replaced() -> None:
     parent.step(1)
     parent.exit(one, clean=True)
     parent.step()
-    assert parent.step(1).orders == ()
+    assert parent.step(1).commands == ()
     assert [pid for pid, _ in parent.said] == [one]
 
 
@@ -201,7 +201,7 @@ def test_stopping_ends_a_restart() -> None:
     parent.supervision.stop(1.0)
     parent.supervision.restart()
     parent.step(1.0)
-    assert sorted(parent.said) == sorted((pid, Order.STOP) for pid in parent.pids)
+    assert sorted(parent.said) == sorted((pid, Command.STOP) for pid in parent.pids)
 
 
 def test_a_child_is_recycled_once() -> None:
@@ -211,7 +211,7 @@ def test_a_child_is_recycled_once() -> None:
     assert parent.supervision.recycle(pid, 0.0)
     assert not parent.supervision.recycle(pid, 0.0)
     assert not parent.supervision.recycle(9999, 0.0)
-    assert parent.step().orders == ((pid, Order.STOP),)
+    assert parent.step().commands == ((pid, Command.STOP),)
     assert parent.exit(pid) == 0.0
 
 
@@ -264,7 +264,7 @@ def test_whatever_happens_there_are_never_too_many_and_stopping_ends(
     parent.supervision.stop(parent.now)
     parent.step(5 + KILL_GRACE + 1)
     parent.step(5 + KILL_GRACE + 1)
-    killed = {pid for pid, order in parent.said if order is Order.KILL}
+    killed = {pid for pid, command in parent.said if command is Command.KILL}
     assert set(parent.pids) <= killed
     for pid in parent.pids:
         parent.exit(pid)

@@ -10,10 +10,10 @@ from psycopg.rows import dict_row
 
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
-from pgwerk._core.enqueueing import Habits, order
+from pgwerk._core.enqueueing import Defaults, new_job
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations import settle as op
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.outcome import Failed, Outcome, Report, Succeeded
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
@@ -22,15 +22,15 @@ from pgwerk._core.statements import claims, running, workers
 from pgwerk._core.statements.enqueue import Inserted
 from tests.fixtures.run import Peer, Run
 
-HABITS = Habits(JSONSerializer(), backoff=False)
+DEFAULTS = Defaults(JSONSerializer(), backoff=False)
 WORKER = "00000000-0000-7000-8000-00000000000a"
 OTHER = "00000000-0000-7000-8000-00000000000b"
 LIVE = 25.0
 
 
-def new(*args: Any, **options: Any) -> Order:
-    """An order for a job, with options as `enqueue` takes them, without underscores."""
-    return order("app.work", args, {}, options, HABITS, new_id)
+def new(*args: Any, **options: Any) -> NewJob:
+    """A new job, with options as `enqueue` takes them, without underscores."""
+    return new_job("app.work", args, {}, options, DEFAULTS, new_id)
 
 
 class Desk:
@@ -46,9 +46,11 @@ class Desk:
         assert self.send([wanted]) != [None]
         return wanted.id
 
-    def send(self, orders: Sequence[Order], *, joined: bool = False, connection: Any = None) -> list[Inserted | None]:
-        """Enqueue orders; what the database answered."""
-        return self.run.perform(enqueue_all(orders, joined=joined), connection)
+    def send(
+        self, new_jobs: Sequence[NewJob], *, joined: bool = False, connection: Any = None
+    ) -> list[Inserted | None]:
+        """Enqueue new_jobs; what the database answered."""
+        return self.run.perform(enqueue_all(new_jobs, joined=joined), connection)
 
     def claim(
         self, count: int = 10, *queues: str, worker: str = WORKER, in_turns: bool = False, by: Run | Peer | None = None

@@ -8,7 +8,7 @@ import pytest
 
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Dependency
 from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures import bulk
@@ -19,19 +19,19 @@ SECONDS = 60.0
 """Far more than is needed, and far less than a round trip or more for each job would take here."""
 
 
-def chain(count: int) -> list[Order]:
+def chain(count: int) -> list[NewJob]:
     found = [new()]
     while len(found) < count:
         found.append(new(depends_on=found[-1].id))
     return found
 
 
-def fan(count: int) -> list[Order]:
+def fan(count: int) -> list[NewJob]:
     head = new()
     return [head, *(new(depends_on=head.id) for _ in range(count - 1))]
 
 
-def diamonds(count: int) -> list[Order]:
+def diamonds(count: int) -> list[NewJob]:
     """Rows of a hundred, each job of which waits for ten of the row before."""
     draw = random.Random(7)
     head = new()
@@ -44,7 +44,7 @@ def diamonds(count: int) -> list[Order]:
 
 
 SHAPES = pytest.mark.parametrize("shape", [chain, fan, diamonds])
-Shape = Callable[[int], list[Order]]
+Shape = Callable[[int], list[NewJob]]
 
 
 def fails(desk: Desk, head: str) -> None:
@@ -74,29 +74,29 @@ def failed_long_ago(desk: Desk, head: str) -> None:
 @pytest.mark.parametrize("end", [fails, is_cancelled, is_aborted, is_deleted, failed_long_ago])
 @pytest.mark.parametrize("executor_kind", ["sync"], indirect=True)
 def test_the_end_of_a_head_ends_all_below_it(desk: Desk, shape: Shape, end: Callable[[Desk, str], None]) -> None:
-    orders = shape(MANY)
+    new_jobs = shape(MANY)
     began = time.monotonic()
-    desk.send(orders)
-    assert desk.one("select count(*) from {jobs} where status = 'waiting'") == len(orders) - 1
-    end(desk, orders[0].id)
+    desk.send(new_jobs)
+    assert desk.one("select count(*) from {jobs} where status = 'waiting'") == len(new_jobs) - 1
+    end(desk, new_jobs[0].id)
     assert time.monotonic() - began < SECONDS
     assert desk.one("select count(*) from {jobs} where status not in ('failed', 'aborted')") == 0
-    below = [order for order in orders if order.depends_on]
+    below = [new_job for new_job in new_jobs if new_job.depends_on]
     rows = dict(desk.sql("select id::text, error from {jobs}"))
-    for order in random.Random(1).sample(below, 50):
-        assert rows[order.id] in {f"dependency failed: {parent}" for parent, _ in order.depends_on}
+    for new_job in random.Random(1).sample(below, 50):
+        assert rows[new_job.id] in {f"dependency failed: {parent}" for parent, _ in new_job.depends_on}
 
 
 @SHAPES
 @pytest.mark.parametrize("executor_kind", ["sync"], indirect=True)
 def test_the_success_of_a_head_releases_what_it_held(desk: Desk, shape: Shape) -> None:
-    orders = shape(MANY)
-    desk.send(orders)
+    new_jobs = shape(MANY)
+    desk.send(new_jobs)
     (taken,) = desk.claim(1)
     began = time.monotonic()
     assert desk.end(taken)
     assert time.monotonic() - began < SECONDS
-    free = [order for order in orders if [parent for parent, _ in order.depends_on] == [taken.id]]
+    free = [new_job for new_job in new_jobs if [parent for parent, _ in new_job.depends_on] == [taken.id]]
     assert desk.one("select count(*) from {jobs} where status = 'queued'") == len(free)
 
 
@@ -120,14 +120,14 @@ def test_consequences_go_on_through_those_that_take_a_failure(desk: Desk) -> Non
 
 def test_each_of_a_chain_has_its_callback_and_goes_when_it_should(desk: Desk) -> None:
     head = desk.put()
-    orders = [new(depends_on=head, on_failure="app.no", failure_mode="delete")]
+    new_jobs = [new(depends_on=head, on_failure="app.no", failure_mode="delete")]
     for _ in range(40):
-        orders.append(new(depends_on=orders[-1].id, failure_mode="delete"))
-    desk.send(orders)
+        new_jobs.append(new(depends_on=new_jobs[-1].id, failure_mode="delete"))
+    desk.send(new_jobs)
     is_cancelled(desk, head)
     left = desk.sql("select id::text from {jobs} where callback_of is null and id <> %s", head)
-    assert left == [(orders[0].id,)]  # its callback reads it
-    assert desk.one("select callback_of::text from {jobs} where function = 'app.no'") == orders[0].id
+    assert left == [(new_jobs[0].id,)]  # its callback reads it
+    assert desk.one("select callback_of::text from {jobs} where function = 'app.no'") == new_jobs[0].id
     assert desk.count("job_deps") == 1
 
 
@@ -141,8 +141,8 @@ def test_a_circle_made_by_hand_ends_nothing_twice_and_hangs_nobody(desk: Desk) -
 
 
 def test_a_chain_is_cancelled_whole_by_a_bulk_cancel(desk: Desk) -> None:
-    orders = chain(1500)
-    desk.send(orders)
+    new_jobs = chain(1500)
+    desk.send(new_jobs)
     assert desk.run.perform(bulk.cancel_all(None)) == 1500
     assert desk.one("select count(*) from {jobs} where status = 'aborted'") == 1500
 

@@ -10,7 +10,7 @@ from pgwerk._core.claim import Claimed
 from pgwerk._core.operations import enqueue as enqueue_op
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Dependency, Retry
 from pgwerk._core.outcome import Aborted, Lost, Outcome
 from pgwerk._core.statements import admin, queries, settling
@@ -99,12 +99,12 @@ def test_failures_cascade_down_a_chain(desk: Desk) -> None:
 
 def test_a_long_chain_can_be_built_run_and_failed(desk: Desk) -> None:
     first = desk.take()
-    previous, orders = first.job.id, []
+    previous, new_jobs = first.job.id, []
     for _ in range(300):
-        order = new(depends_on=previous)
-        previous = order.id
-        orders.append(order)
-    desk.send(orders)
+        new_job = new(depends_on=previous)
+        previous = new_job.id
+        new_jobs.append(new_job)
+    desk.send(new_jobs)
     desk.end(first, failed())
     assert desk.one("select count(*) from {jobs} where status = 'failed'") == 301
 
@@ -158,26 +158,26 @@ def test_the_child_commits_first(desk: Desk, outcome: Outcome | None) -> None:
 @pytest.mark.parametrize("first", ["the child", "the parent"])
 def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: Outcome | None, first: str) -> None:
     parent = desk.take()
-    order = new(depends_on=parent.job.id)
+    new_job = new(depends_on=parent.job.id)
     child, settler = desk.run.peer(), desk.run.peer()
     child.begin()
     settler.begin()
     if first == "the child":
-        child.run(enqueue_op.enqueue_many([order], always_tell=True))
+        child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
         settler.run(op.settle([report(parent, outcome)], WORKER))
         child.commit()
         settler.commit()
     else:
         settler.run(op.settle([report(parent, outcome)], WORKER))
-        child.run(enqueue_op.enqueue_many([order], always_tell=True))
+        child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
         settler.commit()
         child.commit()
-    assert desk.status(order.id) == "waiting"
+    assert desk.status(new_job.id) == "waiting"
     # Either of the three occasions finds it: the child's own second look, its notification, the next turn, the sweep.
-    assert desk.run(settling.late_dependents([parent.job.id])) == [order.id]
-    assert desk.run(op.release_waiting([order.id])) == 1
-    assert desk.status(order.id) == ("failed" if outcome else "queued")
-    assert desk.run(op.release_waiting([order.id])) == 0
+    assert desk.run(settling.late_dependents([parent.job.id])) == [new_job.id]
+    assert desk.run(op.release_waiting([new_job.id])) == 1
+    assert desk.status(new_job.id) == ("failed" if outcome else "queued")
+    assert desk.run(op.release_waiting([new_job.id])) == 0
     assert desk.sweep().released == 0
 
 
@@ -188,49 +188,49 @@ def test_a_settle_that_commits_before_the_child_looks_is_seen_by_the_child(desk:
     child.begin()
     child.sql("select 1")
     desk.end(parent, outcome)
-    order = new(depends_on=parent.job.id)
-    child.run(enqueue_op.enqueue_many([order], always_tell=True))
+    new_job = new(depends_on=parent.job.id)
+    child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     child.commit()
-    assert desk.status(order.id) == ("failed" if outcome else "queued")
+    assert desk.status(new_job.id) == ("failed" if outcome else "queued")
 
 
 def test_a_child_inside_a_long_transaction_is_released_after_its_commit_by_the_sweep(desk: Desk) -> None:
     parent = desk.take()
-    order = new(depends_on=parent.job.id)
+    new_job = new(depends_on=parent.job.id)
     child = desk.run.peer()
     child.begin()
-    child.run(enqueue_op.enqueue_many([order], always_tell=True))
+    child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     desk.end(parent)
     assert desk.run(settling.late_dependents([parent.job.id])) == []
     assert desk.sweep().released == 0
     child.commit()
     assert desk.sweep().released == 1
-    assert desk.status(order.id) == "queued"
+    assert desk.status(new_job.id) == "queued"
 
 
 def test_the_childs_commit_tells_workers_to_look(desk: Desk) -> None:
     parent = desk.take()
     desk.pg.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
-    order = new(depends_on=parent.job.id)
+    new_job = new(depends_on=parent.job.id)
     child = desk.run.peer()
     child.begin()
-    child.run(enqueue_op.enqueue_many([order], always_tell=True))
+    child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     desk.end(parent)
     assert [note.payload for note in desk.pg.notifies(timeout=0.1)] == []
     child.commit()
-    assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [f"w{order.id}"]
+    assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [f"w{new_job.id}"]
 
 
 def test_the_child_looks_again_after_its_own_commit(desk: Desk) -> None:
     """The caller of enqueue gets the second look without a worker: between its walk's insert and its commit."""
     parent = desk.take()
-    order = new(depends_on=parent.job.id)
-    inserted, waiting = desk.run(enqueue_op.enqueue_many([order], always_tell=False))
-    assert waiting == [order.id]
+    new_job = new(depends_on=parent.job.id)
+    inserted, waiting = desk.run(enqueue_op.enqueue_many([new_job], always_tell=False))
+    assert waiting == [new_job.id]
     desk.sql("update {jobs} set status = 'complete' where id = %s", parent.job.id)
     assert desk.run(op.release_waiting(waiting)) == 1
     (row,) = desk.run(enqueue_op.look_again(waiting))
-    assert (inserted[order.id].status, row.status) == ("waiting", "queued")
+    assert (inserted[new_job.id].status, row.status) == ("waiting", "queued")
 
 
 @pytest.mark.parametrize("outcomes", [(None, None), (None, failed()), (failed(), None), (failed(), failed())])
@@ -333,14 +333,14 @@ def test_a_deleted_parent_that_had_succeeded_does_not_matter(desk: Desk) -> None
 
 def test_a_parent_deleted_while_the_child_is_inserted_fails_the_child(desk: Desk) -> None:
     parent = desk.put()
-    order = new(depends_on=parent)
+    new_job = new(depends_on=parent)
     child = desk.run.peer()
     child.begin()
-    child.run(enqueue_op.enqueue_many([order], always_tell=True))
+    child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     desk.run(manage.delete([parent]))
     child.commit()
     assert desk.sweep().released == 1
-    assert desk.row(order.id)["error"] == f"dependency failed: {parent}"
+    assert desk.row(new_job.id)["error"] == f"dependency failed: {parent}"
 
 
 def test_a_deleted_child_leaves_its_siblings_alone(desk: Desk) -> None:
@@ -371,7 +371,7 @@ def test_a_waiting_job_without_dependencies_is_released_by_the_sweep(desk: Desk)
 
 
 def test_a_deadlock_between_settles_is_resolved_by_walking_again(desk: Desk) -> None:
-    """Two parents, each settled with a child of the other: whatever order, both ends are written."""
+    """Two parents, each settled with a child of the other: whatever the order, both ends are written."""
     parents = [desk.take(n) for n in range(4)]
     children = [desk.put(depends_on=[one.job.id for one in pair]) for pair in itertools.combinations(parents, 2)]
     peers = [desk.run.peer() for _ in parents]
@@ -384,17 +384,17 @@ def test_a_deadlock_between_settles_is_resolved_by_walking_again(desk: Desk) -> 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_graphs_end_as_their_edges_say(desk: Desk, seed: int) -> None:
     draw = random.Random(seed)
-    orders: list[Order] = []
+    new_jobs: list[NewJob] = []
     parents: dict[str, list[Dependency]] = {}
     for number in range(30):
-        chosen = draw.sample(orders, min(len(orders), draw.choice([0, 0, 1, 2, 3])))
+        chosen = draw.sample(new_jobs, min(len(new_jobs), draw.choice([0, 0, 1, 2, 3])))
         edges = [Dependency(one.id, allow_failure=draw.random() < 0.3) for one in chosen]
-        order = new(number, **({"depends_on": edges} if edges else {}))
-        parents[order.id] = edges
-        orders.append(order)
-    bad = {order.id for order in orders if draw.random() < 0.2}
-    desk.send(orders[:20])
-    late = orders[20:]
+        new_job = new(number, **({"depends_on": edges} if edges else {}))
+        parents[new_job.id] = edges
+        new_jobs.append(new_job)
+    bad = {new_job.id for new_job in new_jobs if draw.random() < 0.2}
+    desk.send(new_jobs[:20])
+    late = new_jobs[20:]
     running: list[Claimed] = []
     while True:
         if late and draw.random() < 0.5:
@@ -407,10 +407,10 @@ def test_random_graphs_end_as_their_edges_say(desk: Desk, seed: int) -> None:
             taken = running.pop()
             desk.end(taken, failed() if taken.job.id in bad else None)
     expected: dict[str, str] = {}
-    for order in orders:
-        hopeless = any(expected[e.id] == "failed" and not e.allow_failure for e in parents[order.id])
-        expected[order.id] = "failed" if hopeless or order.id in bad else "complete"
-    assert {order.id: desk.status(order.id) for order in orders} == expected
+    for new_job in new_jobs:
+        hopeless = any(expected[e.id] == "failed" and not e.allow_failure for e in parents[new_job.id])
+        expected[new_job.id] = "failed" if hopeless or new_job.id in bad else "complete"
+    assert {new_job.id: desk.status(new_job.id) for new_job in new_jobs} == expected
     assert desk.one("select count(*) from {executions} where status = 'complete'") == sum(
         status == "complete" for status in expected.values()
     )

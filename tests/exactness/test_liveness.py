@@ -315,17 +315,17 @@ def test_a_worker_whose_coordinator_hangs_does_not_say_that_it_lives(
 def test_an_error_in_the_thread_that_beats_does_not_end_it(
     app: Werk, outside: Outside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send = heartbeats.Heart._send
+    send = heartbeats.HeartbeatThread._send
     failing = threading.Event()
     failed = threading.Event()
 
-    def fragile(self: heartbeats.Heart) -> None:
+    def fragile(self: heartbeats.HeartbeatThread) -> None:
         if failing.is_set():
             failed.set()
             raise IndexError("pop from an empty deque")
         send(self)
 
-    monkeypatch.setattr(heartbeats.Heart, "_send", fragile)
+    monkeypatch.setattr(heartbeats.HeartbeatThread, "_send", fragile)
     with thread_worker(app, **HASTY):
         living_workers(app)
         failing.set()
@@ -349,13 +349,13 @@ def test_a_worker_needs_two_connections(app: Werk, dsn: str, schema: str, worker
 def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_connection(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, swallowed: bool
 ) -> None:
-    from pgwerk._postgres.worker_listener import Hearing
+    from pgwerk._postgres.worker_listener import WorkerListener
     from pgwerk.sync.listener import Listener
 
     proven = threading.Event()
-    look = Hearing.look_for_proof
+    look = WorkerListener.look_for_proof
 
-    def looked(self: Hearing, payload: str | None = None) -> None:
+    def looked(self: WorkerListener, payload: str | None = None) -> None:
         if payload == "p":
             proven.set()
         look(self, None if swallowed else payload)
@@ -367,7 +367,7 @@ def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_conne
             """Swallow it."""
 
     monkeypatch.setattr(Listener, "_is_pooled", staticmethod(lambda _connection: True))
-    monkeypatch.setattr(Hearing, "look_for_proof", looked)
+    monkeypatch.setattr(WorkerListener, "look_for_proof", looked)
     if swallowed:
         monkeypatch.setattr("pgwerk._postgres.worker_listener.deque", Swallowing)
     with thread_worker(app, **HASTY):

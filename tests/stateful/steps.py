@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from pgwerk import Dependency, EnqueueError, Group
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import Habits, order
+from pgwerk._core.enqueueing import Defaults, new_job
 from pgwerk._core.lifecycle import decide
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
@@ -32,7 +32,7 @@ from pgwerk._postgres.names import Names
 from tests.fixtures.run import AioFace, SyncFace
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row
 
-HABITS = Habits(JSONSerializer(), backoff=False)
+DEFAULTS = Defaults(JSONSerializer(), backoff=False)
 LIVE = 3600.0
 
 OUTCOMES: dict[str, Outcome] = {
@@ -141,7 +141,7 @@ class Steps(RuleBasedStateMachine):
         }  # fmt: skip
         if row.later or draw.random() < 0.3:
             options["at"] = datetime.now(UTC) + timedelta(days=1 if row.later else -1)
-        wanted = order("app.work", (), {}, options, HABITS, new_id)
+        wanted = new_job("app.work", (), {}, options, DEFAULTS, new_id)
         row.id = wanted.id
         note(f"enqueue {row}")
         steps = enqueue_all([wanted], joined=False)

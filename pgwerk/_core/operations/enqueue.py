@@ -9,7 +9,7 @@ from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import release
 from pgwerk._core.statements import claims, settling
 from pgwerk._core.statements import enqueue as st
-from pgwerk._core.statements.enqueue import Inserted, NewJob
+from pgwerk._core.statements.enqueue import Inserted, Values
 from pgwerk.errors import EnqueueError
 
 CHUNK = 1000
@@ -17,10 +17,10 @@ CHUNK = 1000
 
 
 @dataclass(slots=True)
-class Order:
+class NewJob:
     """A job to insert and what it depends on: (id, whether that one may fail)."""
 
-    values: NewJob
+    values: Values
     depends_on: tuple[tuple[str, bool], ...] = field(default=())
     payload: dict[str, Any] | None = None
     """The arguments before they were encoded."""
@@ -33,36 +33,39 @@ class Order:
 
 
 @operation(atomic=False, repeatable=True)
-def enqueue(order: Order, *, always_tell: bool) -> Steps[Inserted | None]:
+def enqueue(new_job: NewJob, *, always_tell: bool) -> Steps[Inserted | None]:
     """Insert a job without dependencies: one statement, one commit. None: its key exists."""
-    inserted = yield from st.insert(order.values, always_tell=always_tell)
+    inserted = yield from st.insert(new_job.values, always_tell=always_tell)
     if inserted:
         return inserted[0]
     # A walk that is repeated after a lost connection finds its own row.
-    mine = yield from st.inserted_before(order.id)
+    mine = yield from st.inserted_before(new_job.id)
     return mine[0] if mine else None
 
 
 @operation(repeatable=True)
-def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[dict[str, Inserted], list[str]]]:
+def enqueue_many(new_jobs: Sequence[NewJob], *, always_tell: bool) -> Steps[tuple[dict[str, Inserted], list[str]]]:
     """Insert jobs with what they depend on. The inserted ones by id, and the ids of those to look at once more.
 
     Raises EnqueueError for an unknown dependency, which leaves nothing behind.
     """
-    yield from _check_dependencies(orders)
+    yield from _check_dependencies(new_jobs)
     inserted: dict[str, Inserted] = {}
-    for start in range(0, len(orders), CHUNK):
-        chunk = [order.values for order in orders[start : start + CHUNK]]
+    for start in range(0, len(new_jobs), CHUNK):
+        chunk = [new_job.values for new_job in new_jobs[start : start + CHUNK]]
         for row in (yield from st.insert_many(chunk, always_tell=always_tell)):
             inserted[row.id] = row
     fresh = set(inserted)
-    if len(inserted) < len(orders):
-        missing = [order.id for order in orders if order.id not in inserted]
+    if len(inserted) < len(new_jobs):
+        missing = [new_job.id for new_job in new_jobs if new_job.id not in inserted]
         # Their keys exist; or this is walked again after a lost connection, and they are our own rows.
         for row in (yield from st.inserted_before(*missing)):
             inserted[row.id] = row
     edges = [
-        (order.id, parent, allow) for order in orders for parent, allow in order.depends_on if order.id in inserted
+        (new_job.id, parent, allow)
+        for new_job in new_jobs
+        for parent, allow in new_job.depends_on
+        if new_job.id in inserted
     ]
     if not edges:
         return inserted, []
@@ -79,11 +82,11 @@ def enqueue_many(orders: Sequence[Order], *, always_tell: bool) -> Steps[tuple[d
     return inserted, [id_ for id_ in waiting if inserted[id_].status == "waiting"]
 
 
-def _check_dependencies(orders: Sequence[Order]) -> Steps[None]:
-    wanted = {parent for order in orders for parent, _ in order.depends_on}
+def _check_dependencies(new_jobs: Sequence[NewJob]) -> Steps[None]:
+    wanted = {parent for new_job in new_jobs for parent, _ in new_job.depends_on}
     if not wanted:
         return
-    wanted -= {order.id for order in orders}
+    wanted -= {new_job.id for new_job in new_jobs}
     if not wanted:
         return
     # In this order: what is there once it is held stays there.
@@ -103,9 +106,9 @@ def look_again(ids: Sequence[str]) -> Steps[list[Inserted]]:
 
 
 @operation()
-def begin_inline(order: Order, worker: str) -> Steps[Claimed | None]:
+def begin_inline(new_job: NewJob, worker: str) -> Steps[Claimed | None]:
     """Insert a job and claim it at once, before any worker can see it. None: its key exists."""
-    inserted = yield from st.insert(order.values, always_tell=False)
+    inserted = yield from st.insert(new_job.values, always_tell=False)
     if not inserted:
         return None
-    return (yield from claims.claim_one(order.id, worker))
+    return (yield from claims.claim_one(new_job.id, worker))

@@ -10,7 +10,7 @@ from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Orphaned, Outcome, Report
 from pgwerk._core.statements import running, settling
-from pgwerk._core.statements.enqueue import NewJob, insert_many
+from pgwerk._core.statements.enqueue import Values, insert_many
 
 UNSTARTED = ("queued", "scheduled", "waiting")
 
@@ -200,7 +200,7 @@ def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
-def callback_job(job: Job, verdict: Verdict) -> NewJob:
+def callback_job(job: Job, verdict: Verdict) -> Values:
     """The job that runs a callback; it finds the ended job by `callback_of`."""
     assert verdict.callback is not None
     values: dict[str, Any] = {

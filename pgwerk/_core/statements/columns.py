@@ -80,7 +80,7 @@ SETTLE_LIST = ", ".join("null" if name in ("payload", "result") else _selected(n
 """The same without the two columns that may be large and that no decision reads."""
 
 Decode = Callable[[str], Any]
-"""Turns the JSON text of a stored payload or result into its value."""
+"""TurnLoop the JSON text of a stored payload or result into its value."""
 
 
 def undecoded(_text: str) -> None:

@@ -11,7 +11,7 @@ from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.times import EPOCH, epoch, moment
 
-NewJob = dict[str, Any]
+Values = dict[str, Any]
 """A job to insert: encoded values by column, only those that differ from the column's default, and besides
 `delay` (seconds), `at` (datetime) and `waiting` (True when it must wait for its dependencies)."""
 
@@ -26,7 +26,7 @@ class Inserted(NamedTuple):
 
 
 @statement
-def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
+def insert(job: Values, *, always_tell: bool) -> Statement[list[Inserted]]:
     """Insert one job; no row comes back when its key (or its id) exists.
 
     Idle workers are told; with *always_tell* whoever listens (a commit at an unknown time
@@ -37,7 +37,7 @@ def insert(job: NewJob, *, always_tell: bool) -> Statement[list[Inserted]]:
 
 
 @statement
-def insert_many(jobs: Sequence[NewJob], *, always_tell: bool) -> Statement[list[Inserted]]:
+def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[Inserted]]:
     """Insert jobs in one statement; what was inserted comes back.
 
     Of jobs that may run at once: all of them or, when some were there before, nothing (see `inserted_before`).

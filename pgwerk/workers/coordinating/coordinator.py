@@ -15,17 +15,17 @@ from pgwerk._core.procedures.isolate import is_locked
 from pgwerk._core.stall import Motion
 from pgwerk._core.statements import running, workers
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import ASKING_SECONDS, Session, unexpected
-from pgwerk._postgres.worker_listener import Hearing
+from pgwerk._postgres.worker_connection import ASKING_SECONDS, WorkerConnection, unexpected
+from pgwerk._postgres.worker_listener import WorkerListener
 from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.workers.coordinating.duties import Duties
 from pgwerk.workers.coordinating.gate import Gate
-from pgwerk.workers.coordinating.heartbeats import Heart
+from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
-from pgwerk.workers.coordinating.turns import Turns
+from pgwerk.workers.coordinating.turns import TurnLoop
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.crews.base import Crew, Finished
-from pgwerk.workers.supervising.shared_heartbeats import Vitals, next_enforcement
+from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats, next_enforcement
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -41,8 +41,8 @@ class Coordinator:
     def __init__(
         self,
         identity: Identity,
-        session: Session,
-        hearing: Hearing,
+        session: WorkerConnection,
+        hearing: WorkerListener,
         crew: Crew,
         wakeup: Wakeup,
         pace: Pace,
@@ -57,13 +57,15 @@ class Coordinator:
         self._crew = crew
         self._wakeup = wakeup
         self._gate = Gate(crew, pace.concurrency, max_lost)
-        self.heart = Heart(identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS)
+        self.heart = HeartbeatThread(
+            identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS
+        )
         self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
         self._steps = 0
         """Changes with everything that this thread does."""
         self._resting = False
         self._duties = Duties(self, liveness, stuck, max_lost)
-        self.turns = Turns(identity, session, self.agenda, strategy, self._begin)
+        self.turns = TurnLoop(identity, session, self.agenda, strategy, self._begin)
         self.turns.max_lost = max_lost
         self._ready = False
         """Connected, registered and listening."""
@@ -74,7 +76,7 @@ class Coordinator:
         self.job_limit: int | None = None
         self.parent_says: Callable[[], int] = lambda: 0
         """How often a supervisor wants us to stop; once when it is gone."""
-        self.vitals = Vitals()
+        self.vitals = SharedHeartbeats()
         self.replaceable = False
         """Whether somebody starts another process when this one ends."""
         self.listen_to: int = -1

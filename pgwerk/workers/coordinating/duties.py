@@ -13,10 +13,10 @@ from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import running, workers
 from pgwerk._core.statements.workers import Beat
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import Session
+from pgwerk._postgres.worker_connection import WorkerConnection
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.chores import Chores
-from pgwerk.workers.coordinating.heartbeats import Heart
+from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
 
 logger = logging.getLogger("pgwerk.worker")
@@ -31,9 +31,9 @@ class Coordinator(Protocol):
     """What duties need of whoever has them carried out."""
 
     identity: Identity
-    session: Session
+    session: WorkerConnection
     agenda: Agenda
-    heart: Heart
+    heart: HeartbeatThread
 
     @property
     def held(self) -> list[Claimed]:

@@ -12,11 +12,11 @@ from pgwerk._core.stall import Motion, Stall
 from pgwerk._core.statements import workers
 from pgwerk._core.statements.workers import Beat
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_listener import ANSWER_SECONDS, Hearing
+from pgwerk._postgres.worker_listener import ANSWER_SECONDS, WorkerListener
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.wakeup import Wakeup
-from pgwerk.workers.supervising.shared_heartbeats import Vitals
+from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -31,7 +31,7 @@ GAP = 1.25
 END_SECONDS = ANSWER_SECONDS + 1.0
 
 
-class Heart:
+class HeartbeatThread:
     """Sends the heartbeats of one worker as long as its coordinator gets on, and holds the line that it hears on.
 
     The coordinator waits for the line's socket itself, so that a notification wakes it and nobody else.
@@ -40,7 +40,7 @@ class Heart:
     def __init__(
         self,
         identity: Identity,
-        hearing: Hearing,
+        hearing: WorkerListener,
         pace: Pace,
         liveness: float,
         motion: Callable[[], Motion],
@@ -63,7 +63,7 @@ class Heart:
         """Whoever uses the connection; a coordinator that does not get it comes back later."""
         self._over = False
         self._thread: threading.Thread | None = None
-        self.vitals = Vitals()
+        self.vitals = SharedHeartbeats()
         self.works: Callable[[], bool] = lambda: True
         """Whether the coordinator reaches Postgres as well; a worker that cannot claim is not well."""
         self._beat_at = 0.0
@@ -138,7 +138,7 @@ class Heart:
         return news
 
     def wants_proof(self) -> bool:
-        """Whether the coordinator should notify itself; see `Hearing`."""
+        """Whether the coordinator should notify itself; see `WorkerListener`."""
         return self._hearing.wants_proof()
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pgwerk._core.claim import Claimed
 
 
-class Ledger:
+class HeldJobs:
     """What was claimed and is not settled."""
 
     def __init__(self) -> None:

@@ -19,10 +19,10 @@ from pgwerk._core.procedures.isolate import is_locked, refuses_a_value, unclaima
 from pgwerk._core.statements import running
 from pgwerk._core.statements.upkeep import give_up
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import Session
+from pgwerk._postgres.worker_connection import WorkerConnection
 from pgwerk.errors import WerkError
 from pgwerk.workers.coordinating.aside import BUDGET, PATIENCE, Aside
-from pgwerk.workers.coordinating.held import Ledger
+from pgwerk.workers.coordinating.held import HeldJobs
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.crews.base import Finished
 from pgwerk.workers.supervising.begun import BegunJobs
@@ -35,13 +35,13 @@ _PARENTS = (Succeeded, Failed)
 """Ends that others may have waited for."""
 
 
-class Turns:
+class TurnLoop:
     """Sends turns, and keeps what the next one has to look at again."""
 
     def __init__(
         self,
         identity: Identity,
-        session: Session,
+        session: WorkerConnection,
         agenda: Agenda,
         strategy: DequeueStrategy,
         start: Callable[[Sequence[Claimed]], None],
@@ -51,7 +51,7 @@ class Turns:
         self._agenda = agenda
         self._strategy = strategy
         self._start = start
-        self.ledger = Ledger()
+        self.ledger = HeldJobs()
         self.max_lost = MAX_LOST
         """How often a job may be lost that has no limit of its own."""
         self.blame: str | None = None

@@ -18,7 +18,7 @@ from pgwerk.errors import WerkError, WorkerShutdown
 from pgwerk.workers.crews.base import Crew, deadline_of
 from pgwerk.workers.forking.channel import Board, Progress, Ready
 from pgwerk.workers.forking.host import read_progress
-from pgwerk.workers.forking.zygote import Child, Zygote
+from pgwerk.workers.forking.zygote import HostedChild, Zygote
 from pgwerk.workers.supervising.child import resident_bytes
 
 logger = logging.getLogger("pgwerk.worker")
@@ -53,7 +53,7 @@ class Limits:
 class ChildRun(Run):
     """A run in a child."""
 
-    child: Child = field(kw_only=True)
+    child: HostedChild = field(kw_only=True)
     slot: int = field(kw_only=True)
     board: Board = field(kw_only=True)
     remind_at: float = math.inf
@@ -217,7 +217,7 @@ class ProcessCrew(Crew):
             if claimed is None:
                 return
 
-    def _new_child(self, slot: int) -> Child | None:
+    def _new_child(self, slot: int) -> HostedChild | None:
         """Have a child forked and wait until it is ready; None when there is no hope or no need."""
         reason, failures, unforked = "", 0, 0
         while failures < START_TRIES:
@@ -262,7 +262,7 @@ class ProcessCrew(Crew):
             logger.error("a process for jobs could not be started, trying again until it works: %s", why)
         return not self._closing.wait(backoff.reconnect(times, random.random()))
 
-    def _too_large(self, child: Child) -> bool:
+    def _too_large(self, child: HostedChild) -> bool:
         if self._limits.max_rss is None:
             return False
         used = resident_bytes(child.pid)
@@ -271,7 +271,7 @@ class ProcessCrew(Crew):
         logger.info("process %d uses %d MB: replacing it", child.pid, used // 2**20)
         return True
 
-    def _run(self, child: Child, slot: int, claimed: Claimed) -> bool:
+    def _run(self, child: HostedChild, slot: int, claimed: Claimed) -> bool:
         """Run a job in a child and report it; False when the child is gone."""
         self._board.wipe(slot)
         started = monotonic()
@@ -294,7 +294,7 @@ class ProcessCrew(Crew):
             self._jobs.put(claimed)
         return False
 
-    def _converse(self, child: Child, claimed: Claimed) -> Outcome | None:
+    def _converse(self, child: HostedChild, claimed: Claimed) -> Outcome | None:
         """Hand over a job and listen until it has ended; None when the child is gone before."""
         try:
             child.channel.send(claimed)
@@ -308,7 +308,7 @@ class ProcessCrew(Crew):
         outcome: Outcome = said
         return outcome
 
-    def _lost(self, child: Child) -> Outcome:
+    def _lost(self, child: HostedChild) -> Outcome:
         """What to say about a job whose child is gone."""
         ending = child.ending(END_SECONDS)
         if ending is not None:

@@ -40,7 +40,7 @@ class Ending:
         return f"its process {how} (peak memory {self.peak // 2**20} MB)"
 
 
-class Child:
+class HostedChild:
     """A child as the worker holds it."""
 
     def __init__(self, zygote: "Zygote", number: int, connection: socket.socket) -> None:
@@ -94,7 +94,7 @@ class Zygote:
             serve(theirs, parent, host)
         self._control = ours
         self._asking = threading.Lock()
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, HostedChild] = {}
         self._number = 0
         self._closing = False
         self.dead: WerkError | None = None
@@ -109,12 +109,12 @@ class Zygote:
         if self.dead is not None:
             on_death(self.dead)
 
-    def spawn(self, slot: int) -> Child:
+    def spawn(self, slot: int) -> HostedChild:
         """Ask for a child. When it cannot be forked its channel is at its end; raises WerkError without a zygote."""
         ours, theirs = socket.socketpair()
         with theirs, self._asking:
             self._number += 1
-            child = Child(self, self._number, ours)
+            child = HostedChild(self, self._number, ours)
             self._children[child.number] = child
             try:
                 _ = socket.send_fds(self._control, [ASK.pack(SPAWN, child.number, slot)], [theirs.fileno()])

@@ -24,7 +24,7 @@ from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.workers.forking.signals import ignore
 from pgwerk.workers.supervising.begun import BegunJobs
-from pgwerk.workers.supervising.shared_heartbeats import Vitals
+from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats
 from pgwerk.workers.thread import ThreadWorker
 
 logger = logging.getLogger("pgwerk.worker")
@@ -52,7 +52,7 @@ class ChildSettings:
     strategy: DequeueStrategy
     hooks: Hooks
     max_jobs: int | None
-    vitals: Vitals
+    vitals: SharedHeartbeats
     """Where the parent looks for signs of life."""
     begun: BegunJobs
     """Where the parent looks for what had begun."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Process:
+class ChildHandle:
     """A child process as the parent holds it."""
 
     pid: int

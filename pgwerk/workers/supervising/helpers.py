@@ -25,7 +25,7 @@ AGAIN = 0.5
 FAILED = 1
 
 
-class Errands:
+class HelperProcesses:
     """Report the dead, and speak for the living that cannot; at most one of the latter at a time."""
 
     def __init__(self, werk: Werk, ours: Callable[[], Sequence[int]]) -> None:

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from pgwerk._core.child_liveness import Signs
 from pgwerk._handlers.run import monotonic
-from pgwerk.workers.coordinating.held import Ledger
+from pgwerk.workers.coordinating.held import HeldJobs
 from pgwerk.workers.crews.base import Crew
 
 _FIELDS = 6
 _WIDTH = 8
 
 
-class Vitals:
+class SharedHeartbeats:
     """What one worker shows. Each number is written by one thread, and read by anybody at any time."""
 
     def __init__(self, cells: "memoryview[float] | None" = None) -> None:
@@ -67,13 +67,13 @@ class Vitals:
 _NOTHING = bytes(_FIELDS * _WIDTH)
 
 
-def shared_vitals(count: int) -> list[Vitals]:
+def shared_vitals(count: int) -> list[SharedHeartbeats]:
     """Make vitals for so many processes that are forked after this."""
     cells = memoryview(mmap.mmap(-1, count * _FIELDS * _WIDTH)).cast("d")
-    return [Vitals(cells[at : at + _FIELDS]) for at in range(0, count * _FIELDS, _FIELDS)]
+    return [SharedHeartbeats(cells[at : at + _FIELDS]) for at in range(0, count * _FIELDS, _FIELDS)]
 
 
-def next_enforcement(crew: Crew, ledger: Ledger, now: float) -> float:
+def next_enforcement(crew: Crew, ledger: HeldJobs, now: float) -> float:
     """When this worker has to stop a handler, at the earliest, also one that is about to start.
 
     Who has just looked after the handlers has time again for those whose time was up.

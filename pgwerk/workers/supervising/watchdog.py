@@ -5,22 +5,22 @@ import signal
 from collections.abc import Iterable
 
 from pgwerk._core.agenda import Pace
-from pgwerk._core.child_liveness import Look, Vigil
+from pgwerk._core.child_liveness import ChildLiveness, Look
 from pgwerk._handlers.run import monotonic
 from pgwerk.workers.crews.base import Crew
 from pgwerk.workers.reporting.report import Condition, Reporter, in_words
-from pgwerk.workers.supervising.handle import Process, is_suspended
-from pgwerk.workers.supervising.helpers import Errands
-from pgwerk.workers.supervising.shared_heartbeats import Vitals, shared_vitals
+from pgwerk.workers.supervising.handle import ChildHandle, is_suspended
+from pgwerk.workers.supervising.helpers import HelperProcesses
+from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats, shared_vitals
 
 logger = logging.getLogger("pgwerk.worker")
 
 
-class Watch:
+class Watchdog:
     """Looks at the vitals of the children, and does what the vigil says."""
 
-    def __init__(self, slots: int, pace: Pace, liveness: float, errands: Errands, reporter: Reporter) -> None:
-        self._vigil = Vigil(slots, pace.heartbeat, Crew.grace)
+    def __init__(self, slots: int, pace: Pace, liveness: float, errands: HelperProcesses, reporter: Reporter) -> None:
+        self._vigil = ChildLiveness(slots, pace.heartbeat, Crew.grace)
         self._vitals = shared_vitals(slots)
         self._pace = pace
         self._liveness = liveness
@@ -33,7 +33,7 @@ class Watch:
         self._unheard = False
         """Whether the last renewal did not arrive."""
 
-    def started(self, slot: int) -> Vitals:
+    def started(self, slot: int) -> SharedHeartbeats:
         """A child is about to be forked; where it will show that it lives."""
         now = monotonic()
         self._vitals[slot].clear(now)
@@ -65,7 +65,7 @@ class Watch:
             else:
                 logger.warning("no heartbeat could be sent for a child that cannot; trying again until it works")
 
-    def look(self, children: Iterable[Process], *, stopping: bool) -> float:
+    def look(self, children: Iterable[ChildHandle], *, stopping: bool) -> float:
         """Look at the living; how long (seconds) until the next look."""
         now = monotonic()
         by_slot = {process.slot: process for process in children}
@@ -78,7 +78,7 @@ class Watch:
             wait = min(wait, self._reporter.between)
         return wait
 
-    def _act(self, look: Look, by_slot: dict[int, Process], now: float) -> None:
+    def _act(self, look: Look, by_slot: dict[int, ChildHandle], now: float) -> None:
         for slot in look.kill:
             process = by_slot[slot]
             late = now - self._vitals[slot].enforce_at
@@ -109,7 +109,7 @@ class Watch:
             if not self._errands.renew(ids, self._liveness, self._pace.heartbeat):
                 self._renewed(arrived=False)
 
-    def _condition(self, by_slot: dict[int, Process], now: float, *, stopping: bool) -> Condition:
+    def _condition(self, by_slot: dict[int, ChildHandle], now: float, *, stopping: bool) -> Condition:
         alive = [self._vitals[slot].figures for slot in by_slot]
         ended, failed = (before + sum(one[n] for one in alive) for n, before in enumerate(self._ended))
         status = f"{len(by_slot)} of {self._slots} processes; {in_words(ended, failed, sum(one[2] for one in alive))}"

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from pgwerk._core import enqueueing
-from pgwerk._core.enqueueing import Habits, order, params_of, split_options
+from pgwerk._core.enqueueing import Defaults, new_job, params_of, split_options
 from pgwerk._core.job import Job
-from pgwerk._core.operations.enqueue import Order
+from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
 from pgwerk._core.payload import JSONSerializer, PickleSerializer
 from pgwerk.errors import EnqueueError, SerializationError
 from tests.core import handlers
 
 ID = "00000000-0000-7000-8000-00000000000a"
-HABITS = Habits(JSONSerializer())
+DEFAULTS = Defaults(JSONSerializer())
 _numbers = count(1)
 
 
@@ -25,8 +25,8 @@ def new_id() -> str:
     return f"00000000-0000-7000-8000-{next(_numbers):012x}"
 
 
-def make(func: Any = "app.work", *args: Any, habits: Habits = HABITS, **options: Any) -> Order:
-    return order(func, args, {}, options, habits, new_id)
+def make(func: Any = "app.work", *args: Any, defaults: Defaults = DEFAULTS, **options: Any) -> NewJob:
+    return new_job(func, args, {}, options, defaults, new_id)
 
 
 def values(**options: Any) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_what_no_worker_could_import_is_refused_with_the_reason(func: Any, reaso
 )  # fmt: skip
 def test_a_wrong_call_is_refused_where_it_is_made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     with pytest.raises(EnqueueError):
-        order(func, args, kwargs, {}, HABITS, new_id)
+        new_job(func, args, kwargs, {}, DEFAULTS, new_id)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_wrong_call_is_refused_where_it_is_made(func: Any, args: tuple[Any, ..
     ],
 )  # fmt: skip
 def test_a_right_call_is_taken(func: Any, args: tuple[Any, ...], path: str) -> None:
-    made = order(func, args, {}, {}, HABITS, new_id)
+    made = new_job(func, args, {}, {}, DEFAULTS, new_id)
     assert made.values["function"] == path
     assert made.payload == {"args": list(args)}
 
@@ -195,18 +195,18 @@ def test_arguments_that_cannot_be_stored_are_refused_with_the_function_named() -
     with pytest.raises(SerializationError, match=r"arguments of app\.work"):
         make("app.work", object())
     with pytest.raises(SerializationError, match="max_payload_bytes=10"):
-        make("app.work", "x" * 20, habits=Habits(JSONSerializer(), max_payload_bytes=10))
+        make("app.work", "x" * 20, defaults=Defaults(JSONSerializer(), max_payload_bytes=10))
     with pytest.raises(SerializationError, match="_meta"):
         make(meta={"a": object()})
 
 
 def test_a_serializer_of_bytes_stores_the_whole() -> None:
-    assert make("app.work", {1, 2}, habits=Habits(PickleSerializer())).values["payload"].startswith('{"$bytes"')
+    assert make("app.work", {1, 2}, defaults=Defaults(PickleSerializer())).values["payload"].startswith('{"$bytes"')
 
 
 def test_the_habits_of_an_app_hold_unless_the_job_says_otherwise() -> None:
-    habits = Habits(JSONSerializer(), backoff=False, result_ttl=5.0, failure_ttl=6.0)
-    found = make(habits=habits, retry=2, failure_ttl=0).values
+    defaults = Defaults(JSONSerializer(), backoff=False, result_ttl=5.0, failure_ttl=6.0)
+    found = make(defaults=defaults, retry=2, failure_ttl=0).values
     assert (found["result_ttl"], found["failure_ttl"], found["retry_intervals"]) == (5.0, 0.0, "[0]")
     assert "retry_intervals" not in make(retry=2).values
 
@@ -227,8 +227,8 @@ def test_bulk_entries_have_the_same_options() -> None:
 # Hooks ----------------------------------------------------------------------------
 
 
-def hooked(*hooks: Any, args: tuple[Any, ...] = (1,), **options: Any) -> Order:
-    return order("app.work", args, {"b": 2}, options, HABITS, new_id, hooks)
+def hooked(*hooks: Any, args: tuple[Any, ...] = (1,), **options: Any) -> NewJob:
+    return new_job("app.work", args, {"b": 2}, options, DEFAULTS, new_id, hooks)
 
 
 def test_a_hook_sees_the_job_and_may_change_it() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwerk._core.agenda import LIVENESS
-from pgwerk._core.child_liveness import Look, Signs, Vigil
+from pgwerk._core.child_liveness import ChildLiveness, Look, Signs
 
 BEAT = 10.0
 GRACE = 5.0
@@ -16,7 +16,7 @@ class Watch:
     """A parent and one child, looked at as often as the vigil wants."""
 
     def __init__(self, heartbeat: float = BEAT) -> None:
-        self.vigil = Vigil(1, heartbeat, GRACE)
+        self.vigil = ChildLiveness(1, heartbeat, GRACE)
         self.now = 100.0
         self.vigil.started(0, self.now)
         self.pulse = self.beaten = self.now
@@ -87,7 +87,7 @@ def test_a_suspended_child_is_neither_beaten_for_nor_killed_also_not_when_it_goe
 
 
 def test_a_child_that_is_not_registered_is_not_beaten_for() -> None:
-    vigil = Vigil(1, BEAT, GRACE)
+    vigil = ChildLiveness(1, BEAT, GRACE)
     vigil.started(0, 0.0)
     for second in range(100):
         assert vigil.look({0: Signs(0.0)}, float(second)).renew == ()
@@ -111,7 +111,7 @@ def test_renewals_that_fail_are_tried_again_one_at_a_time() -> None:
     assert gaps
     assert min(gaps) >= 0.25 * BEAT
     assert not watch.vigil.well(watch.now)
-    vigil = Vigil(2, BEAT, GRACE)
+    vigil = ChildLiveness(2, BEAT, GRACE)
     vigil.started(0, 0.0)
     silent = {0: Signs(0.0, 0.0)}
     for second in range(14):
