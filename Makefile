@@ -33,10 +33,11 @@ demo: $(VENV)/demo ## install with a bundled Postgres and run `werk demo $(DEMO_
 
 test: lint types unit examples ## everything: format, lint, import contracts, types, all tests
 
-lint: $(VENV)/dev ## ruff (format and rules), spelling and the import contracts
+lint: $(VENV)/dev ## ruff (format and rules), spelling, generated files and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+	$(BIN)/python tools/unasync.py --check
 	$(BIN)/lint-imports --config setup.cfg
 
 types: $(VENV)/dev ## mypy --strict and pyright

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOREIGN = ("tests/", "benchmarks/", "examples/", ".github/", ".ci/")
+FOREIGN = ("tests/", "benchmarks/", "examples/", "tools/", ".github/", ".ci/")
 
 
 def sources() -> set[str]:

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Build the sdist and, from it, the wheel; check what is inside; install the wheel alone and use it.
+# Check that the generated files are fresh; build the sdist and, from it, the wheel; check what is inside; install the wheel alone and use it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 python=${PYTHON:-.venv/bin/python}
+
+"$python" tools/unasync.py --check
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -13,6 +13,7 @@ import pgwerk
 from benchmarks.installation import Installation
 from benchmarks.scenario import job_id, wait_for
 from benchmarks.server_cost import TICK, cost
+from pgwerk._postgres.names import Names
 
 PATIENCE = 60.0
 
@@ -156,4 +157,5 @@ def measured(at: Installation, running: Running, jobs: int, first: int = 0) -> D
 def resume(at: Installation) -> None:
     """Let workers claim, from all queues at once."""
     at.execute(f"update {at.schema}._pgwerk_queues set paused_at = null")
-    at.execute(f"select pg_notify(%s, 'q' || name) from {at.schema}._pgwerk_queues", [at.werk.names.wake_channel])
+    channel = Names(at.werk.schema, at.werk.prefix).wake_channel
+    at.execute(f"select pg_notify(%s, 'q' || name) from {at.schema}._pgwerk_queues", [channel])

@@ -1,12 +1,11 @@
-"""What the synchronous and the asyncio app have in common: settings, names, hooks, reading of calls."""
+"""An app as both of its faces know it: settings, names, hooks, the reading of calls."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any
 
 from pgwerk._app.calls import Options, job_of, refuse_to_wait, split_call, with_defaults
 from pgwerk._app.clock import new_id
-from pgwerk._app.twins import aio_face, sync_face
 from pgwerk._core import agenda
 from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
 from pgwerk._core.job import Job
@@ -22,15 +21,6 @@ from pgwerk._postgres.dsn import checked
 from pgwerk._postgres.names import Names, literal
 from pgwerk.config import WerkConfig, configured, resolved_dsn
 from pgwerk.errors import ConfigError, EnqueueError
-
-if TYPE_CHECKING:
-    from pgwerk._app.twins import AioWerk, SyncWerk
-
-SHARED = (
-    "config", "names", "dsn", "listen_dsn", "auto_migrate", "serializer", "defaults", "_startup", "_shutdown",
-    "_before_enqueue", "_state", "faces",
-)  # fmt: skip
-"""What both faces of an app have in common, each the same object."""
 
 
 @dataclass
@@ -52,15 +42,13 @@ class State:
         return before
 
 
-class Application:
-    """Everything about an app that needs no database."""
-
-    face: ClassVar[str]
+class App:
+    """Everything about an app that needs no database; both faces hold the same one."""
 
     def __init__(
         self,
-        dsn: str | None = None,
         *,
+        dsn: str | None = None,
         config: WerkConfig | Mapping[str, Any] | None = None,
         schema: str | None = None,
         prefix: str | None = None,
@@ -92,13 +80,12 @@ class Application:
             self.config.failure_ttl,
             self.config.max_payload_bytes,
         )
-        self._startup: list[Callable[..., Any]] = []
-        self._shutdown: list[Callable[..., Any]] = []
-        self._before_enqueue: list[Hook] = []
-        self._state = State()
-        self.faces: dict[str, Application] = {self.face: self}
+        self.startup: list[Callable[..., Any]] = []
+        self.shutdown: list[Callable[..., Any]] = []
+        self.before_enqueue: list[Hook] = []
+        self.state = State()
+        self.faces: dict[str, Any] = {}
         """The synchronous and the asyncio app, as far as they were asked for; the original is the first."""
-        self.unconnected()
         if any(value is not None for value in (log_level, log_format, log_color, log_fmt)):
             from pgwerk.logs import configure_logging  # noqa: PLC0415  # only when asked for
 
@@ -111,7 +98,7 @@ class Application:
 
     def forked_from_a_worker(self) -> None:
         """Take note that this process is a worker's child: the tables are checked, its own hooks have not run."""
-        self._state.migrated, self._state.connected = True, False
+        self.state.migrated, self.state.connected = True, False
 
     def resolved_dsn(self) -> str:
         """The DSN to connect to; starts or joins an embedded server, which takes a moment."""
@@ -120,6 +107,18 @@ class Application:
         from pgwerk import embedded  # noqa: PLC0415  # an extra
 
         return embedded.resolve(self.dsn)
+
+    @property
+    def where(self) -> str:
+        """Where the database is, without a password."""
+        if self.dsn.startswith(("memory:", "embedded:")):
+            return self.dsn
+        from pgwerk._postgres.driver import shown_dsn  # noqa: PLC0415  # imports the driver
+
+        return shown_dsn(self.dsn)
+
+    def __repr__(self) -> str:
+        return f"{self.where}, schema {self.config.schema or 'public'!r}, prefix {self.config.prefix!r}"
 
     def migration_sql(self, since: int = 0) -> str:
         """Write what `migrate()` does as a script for psql, without the migrations up to version *since*."""
@@ -134,58 +133,37 @@ class Application:
         begin = "begin isolation level read committed read write;"
         return "\n\n".join([begin, *steps, "commit;"]) + "\n"
 
-    # Hooks ------------------------------------------------------------------------
-
-    def on_startup(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Call *func* (without arguments), or await it, on the first connect(); usable as a decorator."""
-        self._startup.append(func)
-        return func
-
-    def on_shutdown(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Call *func* (without arguments), or await it, on disconnect(); usable as a decorator."""
-        self._shutdown.append(func)
-        return func
-
-    def register_before_enqueue(self, callback: Hook) -> None:
-        """Call *callback* with each `Job` before it is inserted; it may change it, and an error enqueues nothing.
-
-        It may be a coroutine function; the synchronous app runs it on a loop of its own thread.
-        """
-        self._before_enqueue.append(callback)
-
-    def unregister_before_enqueue(self, callback: Hook) -> None:
-        """Take back `register_before_enqueue`; raises ValueError when it was not registered."""
-        self._before_enqueue.remove(callback)
-
     # Calls ------------------------------------------------------------------------
 
-    def _draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
+    def draft(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Options) -> Draft:
+        """Check a call; raises EnqueueError or SerializationError."""
         return draft(func, args, kwargs, options, self.defaults, new_id)
 
-    def _drafts(self, specs: Iterable[EnqueueParams]) -> Iterable[Draft]:
+    def drafts(self, specs: Iterable[EnqueueParams]) -> Iterable[Draft]:
         """Check the jobs of a bulk: all of them before a hook sees the first."""
         drafts = self._drafted(specs)
-        return list(drafts) if self._before_enqueue else drafts
+        return list(drafts) if self.before_enqueue else drafts
 
     def _drafted(self, specs: Iterable[EnqueueParams]) -> Iterator[Draft]:
         for index, spec in enumerate(specs):
             if not isinstance(spec, EnqueueParams):
                 raise EnqueueError(f"enqueue_many() takes EnqueueParams; number {index} is {spec!r}")
             options = with_defaults(spec.func, params_of(spec))
-            yield self._draft(spec.func, tuple(spec.args), spec.kwargs, options)
+            yield self.draft(spec.func, tuple(spec.args), spec.kwargs, options)
 
-    def _calls(
+    def calls(
         self, func: Any, iter_kwargs: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]
     ) -> list[tuple[Draft, Options]]:
+        """Check the calls of a map, each with its options."""
         calls = []
         for each in iter_kwargs:
             given, own = split_call({**shared, **each})
             refuse_to_wait("map", given)
             options = with_defaults(func, given)
-            calls.append((self._draft(func, (), own, options), options))
+            calls.append((self.draft(func, (), own, options), options))
         return calls
 
-    def _inserting(self, new_jobs: Sequence[NewJob], *, joined: bool) -> Procedure[list[Job | None]]:
+    def inserting(self, new_jobs: Sequence[NewJob], *, joined: bool) -> Procedure[list[Job | None]]:
         """Insert jobs. *joined*: in a transaction of the caller's."""
         inserted = yield from enqueue.enqueue_all(new_jobs, joined=joined)
         return [job_of(new_job, row) for new_job, row in zip(new_jobs, inserted, strict=True)]
@@ -196,7 +174,7 @@ class Application:
 
     # The tables -------------------------------------------------------------------
 
-    def _preparing(self) -> Procedure[None]:
+    def preparing(self) -> Procedure[None]:
         """Create or check the tables."""
         # Read first: a role without the right to create can use tables that are up to date.
         found = yield from ask(migrate.version())
@@ -205,34 +183,11 @@ class Application:
                 _ = yield from ask(migrate.migrate())
         else:
             _ = yield from ask(migrate.check())
-        self._state.migrated = True
+        self.state.migrated = True
 
-    def _migrating(self) -> Procedure[list[str]]:
+    def migrating(self) -> Procedure[list[str]]:
+        """Create or update the tables; the names of what was applied."""
         with unhurried():
             applied = yield from ask(migrate.migrate())
-        self._state.migrated = True
+        self.state.migrated = True
         return applied
-
-    # The other face ---------------------------------------------------------------
-
-    @property
-    def aio(self) -> "AioWerk":
-        """This app for asyncio: a `pgwerk.aio.Werk` with the same settings and hooks, and connections of its own."""
-        return aio_face(self)
-
-    @property
-    def sync(self) -> "SyncWerk":
-        """This app without asyncio: a `pgwerk.Werk` with the same settings and hooks, and connections of its own."""
-        return sync_face(self)
-
-    @classmethod
-    def beside(cls, other: "Application") -> Self:
-        """Make another face of *other*, which shares with it everything but what is connected."""
-        made = cls.__new__(cls)
-        vars(made).update({name: vars(other)[name] for name in SHARED})
-        made.unconnected()
-        return made
-
-    def unconnected(self) -> None:
-        """Make what a face does not share with the other one."""
-        raise NotImplementedError

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from pgwerk._core import registry
 from pgwerk._core.enqueueing import check_options
@@ -33,10 +33,6 @@ class BaseTask(Generic[P, C_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C_co:
         """Call the function here and now."""
         return self._function(*args, **kwargs)
-
-    def options(self, **options: Any) -> Self:
-        """The same task with other options (those of enqueue, without the underscore); this one stays as it is."""
-        return type(self)(self.app, self._function, {**self.__pgwerk_options__, **options})
 
     def __repr__(self) -> str:
         return f"<task {self.path}>"

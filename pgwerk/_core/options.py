@@ -5,15 +5,19 @@ Durations are seconds. Each class raises ValueError for what makes no sense, so 
 
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict
 
-from pgwerk._core.job import Job
+from pgwerk._core.job import FailureMode, Job
 
 MAX_SECONDS = 10 * 365.25 * 86400
 """Ten years: the longest delay, timeout or retention that is accepted."""
 MAX_ATTEMPTS = 1_000_000
+
+Seconds: TypeAlias = float | timedelta
+"""A duration: a number of seconds, or a timedelta."""
 
 
 def seconds(name: str, value: object, *, least: float = 0.0, positive: bool = False) -> float:
@@ -141,6 +145,13 @@ class Group:
         object.__setattr__(self, "limit", whole("Group(limit)", self.limit, 1, 10_000))
 
 
+CallbackLike: TypeAlias = Callback | Callable[..., Any] | str
+"""A function to call when a job has ended, its dotted path, or a `Callback`."""
+DependsOn: TypeAlias = Job | str | Dependency | Sequence[Job | str | Dependency] | AbstractSet[Job | str | Dependency]
+"""Jobs to wait for: one or several, as jobs, ids or `Dependency`."""
+FailureModeLike: TypeAlias = FailureMode | Literal["hold", "delete"]
+
+
 @dataclass(frozen=True)
 class EnqueueParams:
     """One job of `enqueue_many`: the options of `enqueue`, without their underscores."""
@@ -150,21 +161,47 @@ class EnqueueParams:
     kwargs: dict[str, Any] = field(default_factory=dict)
     queue: str | None = None
     priority: int | None = None
-    delay: float | timedelta | None = None
-    at: Any = None
+    delay: Seconds | None = None
+    at: datetime | None = None
     retry: Retry | int | None = None
-    timeout: float | timedelta | None = None
-    heartbeat: float | timedelta | None = None
+    timeout: Seconds | None = None
+    heartbeat: Seconds | None = None
     key: str | None = None
     group: Group | str | None = None
     meta: dict[str, Any] | None = None
-    result_ttl: float | timedelta | None = None
-    failure_ttl: float | timedelta | None = None
-    ttl: float | timedelta | None = None
-    on_success: Callback | Callable[..., Any] | str | None = None
-    on_failure: Callback | Callable[..., Any] | str | None = None
-    on_stopped: Callback | Callable[..., Any] | str | None = None
+    result_ttl: Seconds | None = None
+    failure_ttl: Seconds | None = None
+    ttl: Seconds | None = None
+    on_success: CallbackLike | None = None
+    on_failure: CallbackLike | None = None
+    on_stopped: CallbackLike | None = None
     repeat: Repeat | None = None
-    depends_on: Any = None
-    failure_mode: str | None = None
+    depends_on: DependsOn | None = None
+    failure_mode: FailureModeLike | None = None
     schedule_name: str | None = None
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of a task's jobs: those of `enqueue` without their underscores. `key` makes another kind of task."""
+
+    queue: str | None
+    priority: int | None
+    delay: Seconds | None
+    at: datetime | None
+    retry: Retry | int | None
+    timeout: Seconds | None
+    heartbeat: Seconds | None
+    group: Group | str | None
+    meta: dict[str, Any] | None
+    result_ttl: Seconds | None
+    failure_ttl: Seconds | None
+    ttl: Seconds | None
+    on_success: CallbackLike | None
+    on_failure: CallbackLike | None
+    on_stopped: CallbackLike | None
+    repeat: Repeat | None
+    depends_on: DependsOn | None
+    failure_mode: FailureModeLike | None
+    schedule_name: str | None
+    conn: Any
+    sync: bool | None

@@ -13,13 +13,13 @@ from psycopg import Connection
 from pgwerk._core.operation import Operation, R
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.adapting import PLAIN
+from pgwerk._postgres.bounded import bounded
 from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk._postgres.worker_connection import shut
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
-from pgwerk.workers.coordinating.bounded import bounded
 
 logger = logging.getLogger("pgwerk.worker")
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
@@ -13,16 +13,13 @@ from pgwerk._core.outcome import Outcome
 from pgwerk._handlers.call import Hooks, interrupted_outcome
 from pgwerk._handlers.run import Interruption, Run, monotonic
 from pgwerk._handlers.task import LoopRunner, TaskRun
-from pgwerk._postgres.callers_aio import usable_connection
+from pgwerk.aio.runtime import Runtime
 from pgwerk.errors import JobAborted, WerkError
-
-if TYPE_CHECKING:
-    from pgwerk.aio.app import Werk
 
 T = TypeVar("T")
 
 
-async def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
+async def run_inline(werk: Any, runtime: Runtime, new_job: NewJob, conn: Any) -> Job | None:
     """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
 
     A coroutine function runs on this loop, another in a thread. A failure is recorded and not raised: look at the job
@@ -30,14 +27,12 @@ async def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
     thread cannot be cancelled: its end is waited for.
     """
     refuse_to_run(new_job)
-    connection = await usable_connection(conn) if conn is not None else None
-    if connection is None or app.auto_migrate:
-        await app.connect_lazily()
+    connection = await runtime.joined(conn)
     worker = InlineWorker()
-    inline = _Inline(app, worker, connection)
-    steps = in_place(new_job, worker, app.decode, inline.interruption)
+    inline = _Inline(werk, runtime, worker, connection)
+    steps = in_place(new_job, worker, runtime.app.decode, inline.interruption)
     reply: Any = None
-    async with contextlib.nullcontext() if connection is not None else _kept_alive(app, worker):
+    async with contextlib.nullcontext() if connection is not None else _kept_alive(runtime, worker):
         try:
             while True:
                 reply = await inline.take(steps.send(reply))
@@ -52,9 +47,9 @@ async def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
 class _Inline:
     """One job that runs in place. What is begun is done to its end, and recorded; a cancellation is raised then."""
 
-    def __init__(self, app: "Werk", worker: InlineWorker, connection: Any) -> None:
-        self.runner = LoopRunner(app, worker, app.serializer, Hooks(), app.get_job, _Uninterruptible.of)
-        self._executor = app.executor
+    def __init__(self, werk: Any, runtime: Runtime, worker: InlineWorker, connection: Any) -> None:
+        self.runner = LoopRunner(werk, worker, runtime.app.serializer, Hooks(), werk.get_job, _Uninterruptible.of)
+        self._executor = runtime.executor
         self._connection = connection
         self._run: TaskRun | None = None
         self._cancelled = False
@@ -107,7 +102,7 @@ class _Uninterruptible(Run):
 
 
 @contextlib.asynccontextmanager
-async def _kept_alive(app: "Werk", worker: InlineWorker) -> AsyncIterator[None]:
+async def _kept_alive(runtime: Runtime, worker: InlineWorker) -> AsyncIterator[None]:
     """Show now and then that the job is being run."""
     over = asyncio.Event()
 
@@ -115,15 +110,15 @@ async def _kept_alive(app: "Werk", worker: InlineWorker) -> AsyncIterator[None]:
         registered = False
         while not over.is_set():
             try:
-                async with asyncio.timeout(app.config.heartbeat_interval):
+                async with asyncio.timeout(runtime.app.config.heartbeat_interval):
                     _ = await over.wait()
             except TimeoutError:
                 with contextlib.suppress(WerkError):
-                    await app.executor.run(worker.register(app.liveness))
+                    await runtime.executor.run(worker.register(runtime.app.liveness))
                     registered = True
         if registered:
             with contextlib.suppress(WerkError):
-                await app.executor.run(worker.leave())
+                await runtime.executor.run(worker.leave())
 
     task = asyncio.create_task(beat())
     try:

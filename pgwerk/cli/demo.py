@@ -55,7 +55,7 @@ def demo(dsn: str, once: bool, processes: int, keep: bool, files: int | None) ->
         # Without a pool a server that does not answer is an error at once.
         batch = Batch(Werk(dsn, pool=False), keep=keep)
         batch.prepare()
-        say(f"Connected to Postgres at {batch.app.executor.where}; the tables are there.")
+        say(f"Connected to Postgres at {batch.app.where}; the tables are there.")
         if left := batch.left_over():
             say(f"{left:,} jobs of an interrupted run are still queued: they come first.")
         names = python_files(files)
@@ -63,7 +63,7 @@ def demo(dsn: str, once: bool, processes: int, keep: bool, files: int | None) ->
         batch.enqueue(names)
         say(f"Enqueued {batch.total:,} jobs in {words.duration(time.monotonic() - began)}, in one transaction.")
         # The password goes through the environment, where other users cannot read it.
-        worker = WorkerProcess(batch.app.executor.conninfo, QUEUE, processes)
+        worker = WorkerProcess(batch.conninfo, QUEUE, processes)
         say(f"Started a worker: werk {' '.join(worker.arguments)}")
         began = time.monotonic()
         try:
@@ -103,7 +103,7 @@ def results(batch: "Batch", counts: "Counts", took: float, dsn: str) -> list[Par
     functions, classes = batch.totals()
     # A DSN with a user may hold a password, which does not belong on a screen.
     secret = not dsn.startswith(EMBEDDED) and ("@" in dsn or "password" in dsn)
-    where = dsn if not secret else f"postgresql://{batch.app.executor.where}"
+    where = dsn if not secret else f"postgresql://{batch.app.where}"
     where = shlex.quote(where)
     total = (
         f"{counts.ended:,} jobs in {words.duration(took)} ({counts.ended / max(took, 0.001):,.0f} a second): "

@@ -45,11 +45,9 @@ def read(app: "Werk") -> dict[str, Any]:
 
     queues = [{**asdict(one), "total": one.total} for one in app.get_queue_stats()]
     workers = [asdict(one) for one in app.list_workers()]
-    with app.executor.connect() as connection:
-        number = connection.info.server_version
     return {
         "pgwerk": __version__,
-        "postgres": {"version": f"{number // 10_000}.{number % 10_000}", "at": app.executor.where},
+        "postgres": {"version": app.server_version(), "at": app.where},
         "schema": {
             "name": app.config.schema or "public",
             "prefix": app.config.prefix,

@@ -38,7 +38,7 @@ def migrate(ctx: click.Context, target: Target, check: bool, sql: bool, since: i
         click.echo(_offline(target).migration_sql(since), nl=False)
         return
     app = target.direct()
-    where = f"schema {app.config.schema or 'public'!r} of {app.executor.where}"
+    where = f"schema {app.config.schema or 'public'!r} of {app.where}"
     if check:
         pending = app.pending_migrations()
         if not pending:

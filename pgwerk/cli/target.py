@@ -172,9 +172,9 @@ def _apps_in(module: Any) -> list[str]:
 
 
 def _is_app(value: Any) -> bool:
-    from pgwerk._app.definition import Application  # noqa: PLC0415  # what both kinds of Werk are
+    from pgwerk._app.faces import Face  # noqa: PLC0415  # what both kinds of Werk are
 
-    return isinstance(value, Application)
+    return isinstance(value, Face)
 
 
 def _checked(found: Any, path: str) -> Any:

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from pgwerk import EnqueueParams, Job, Retry, Werk
 from pgwerk.demo.jobs import BESIDE, CREATE, LIBRARY, NOT_OURS, PACKAGES, checked_path, index_file
+from pgwerk.sync.runtime import runtime_of
 
 QUEUE = "demo"
 RETRY = Retry(2, intervals=0.5)
@@ -148,9 +149,14 @@ class Batch:
         self.app.close()
 
     @property
+    def conninfo(self) -> str:
+        """How to connect to the database of the demo."""
+        return runtime_of(self.app).executor.conninfo
+
+    @property
     def _db(self) -> "psycopg.Connection[Any]":
         if self._connection is None:
-            self._connection = psycopg.connect(self.app.executor.conninfo, autocommit=True)
+            self._connection = psycopg.connect(self.conninfo, autocommit=True)
         return self._connection
 
     def _query(self, text: LiteralString) -> list[tuple[Any, ...]]:

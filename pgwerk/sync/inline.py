@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgwerk._app.inline import InlineWorker, Step, in_place, refuse_to_run
 from pgwerk._core.claim import Claimed
@@ -13,24 +13,19 @@ from pgwerk._handlers.call import Hooks
 from pgwerk._handlers.interrupt import ThreadRun
 from pgwerk._handlers.run import current_run, monotonic
 from pgwerk._handlers.thread import Runner, close_loop
-from pgwerk._postgres.callers import usable_connection
 from pgwerk.errors import WerkError
-
-if TYPE_CHECKING:
-    from pgwerk.sync.app import Werk
+from pgwerk.sync.runtime import Runtime
 
 
-def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
+def run_inline(werk: Any, runtime: Runtime, new_job: NewJob, conn: Any) -> Job | None:
     """Insert a job, run it here and now with the attempts it has, and record it; on *conn*, all in its transaction.
 
     A failure is recorded and not raised: look at the job that is returned.
     """
     refuse_to_run(new_job)
-    connection = usable_connection(conn) if conn is not None else None
-    if connection is None or app.auto_migrate:
-        app.connect_lazily()
+    connection = runtime.joined(conn)
     worker = InlineWorker()
-    runner = Runner(app, worker, app.serializer, Hooks(), app.get_job)
+    runner = Runner(werk, worker, runtime.app.serializer, Hooks(), werk.get_job)
     outer = current_run()
 
     def interruption() -> BaseException | None:
@@ -39,7 +34,7 @@ def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
 
     def take(step: Step) -> Any:
         if not isinstance(step, Claimed):
-            return app.executor.run(step, connection)
+            return runtime.executor.run(step, connection)
         run = ThreadRun(step, monotonic(), None)
         try:
             return runner.run(run), monotonic() - run.started
@@ -48,9 +43,9 @@ def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
                 # Of a coroutine function; a thread of a worker keeps its loop, this one may end without notice.
                 close_loop()
 
-    steps = in_place(new_job, worker, app.decode, interruption)
+    steps = in_place(new_job, worker, runtime.app.decode, interruption)
     reply: Any = None
-    with contextlib.nullcontext() if connection is not None else _kept_alive(app, worker):
+    with contextlib.nullcontext() if connection is not None else _kept_alive(runtime, worker):
         while True:
             try:
                 step = steps.send(reply)
@@ -61,19 +56,19 @@ def run_inline(app: "Werk", new_job: NewJob, conn: Any) -> Job | None:
 
 
 @contextlib.contextmanager
-def _kept_alive(app: "Werk", worker: InlineWorker) -> Iterator[None]:
+def _kept_alive(runtime: Runtime, worker: InlineWorker) -> Iterator[None]:
     """Show now and then that the job is being run."""
     over = threading.Event()
 
     def beat() -> None:
         registered = False
-        while not over.wait(app.config.heartbeat_interval):
+        while not over.wait(runtime.app.config.heartbeat_interval):
             with contextlib.suppress(WerkError):
-                app.executor.run(worker.register(app.liveness))
+                runtime.executor.run(worker.register(runtime.app.liveness))
                 registered = True
         if registered:
             with contextlib.suppress(WerkError):
-                app.executor.run(worker.leave())
+                runtime.executor.run(worker.leave())
 
     thread = threading.Thread(target=beat, name="pgwerk-inline", daemon=True)
     thread.start()

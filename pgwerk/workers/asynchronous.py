@@ -65,7 +65,7 @@ class AsyncWorker(CrewWorker):
             self._loop = self._writer = None
 
     def _start_app(self) -> None:
-        self.werk.connect_lazily()
+        self.runtime.connect()
         started = self.app.connect()
         if inspect.iscoroutine(started):
             assert self._loop is not None

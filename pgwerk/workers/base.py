@@ -20,6 +20,7 @@ from pgwerk._handlers.call import ExceptionHandler, Hooks
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError
 from pgwerk.sync.app import Werk
+from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking import signals
 from pgwerk.workers.reporting.log_writer import steady
 from pgwerk.workers.reporting.standard_streams import open_standard_streams
@@ -57,6 +58,7 @@ class BaseWorker:
         self.app = app
         self.werk: Werk = app.sync
         """The app as the worker itself uses it; handlers get it as it was given."""
+        self.runtime = runtime_of(self.werk)
         self.queues = _queues(queues)
         self.concurrency = opt.whole("concurrency", concurrency, 1, 10_000)
         config = app.config
@@ -108,7 +110,7 @@ class BaseWorker:
     @property
     def liveness(self) -> float:
         """Seconds until this worker counts as dead when it is not heard of."""
-        return self.pace.heartbeat * self.werk.liveness / self.werk.config.heartbeat_interval
+        return self.pace.heartbeat * self.runtime.app.liveness / self.werk.config.heartbeat_interval
 
     def metadata(self) -> dict[str, Any]:
         """What the worker's row says about it."""

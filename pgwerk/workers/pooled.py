@@ -15,8 +15,6 @@ from pgwerk._core.enqueueing import encode_meta
 from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import WorkerConnection
-from pgwerk._postgres.worker_listener import Line, WorkerListener
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.base import BaseWorker
 from pgwerk.workers.coordinating.coordinator import Coordinator
@@ -68,7 +66,7 @@ class CrewWorker(BaseWorker):
                 coordinator.stop()
             logger.info(
                 "worker %s: %d %s, queues %s, Postgres at %s",
-                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.werk.executor.where,
+                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.runtime.executor.where,
             )  # fmt: skip
             try:
                 coordinator.run()
@@ -107,7 +105,8 @@ class CrewWorker(BaseWorker):
         coordinator = self._coordinator
         beaten = coordinator.vitals.beaten if coordinator is not None else None
         if coordinator is None or beaten is None:
-            return Condition(False, False, self._stops > 0, f"not connected to Postgres at {self.werk.executor.where}")
+            said = f"not connected to Postgres at {self.runtime.executor.where}"
+            return Condition(False, False, self._stops > 0, said)
         well = monotonic() - beaten <= LATE * self.pace.heartbeat
         status = in_words(*coordinator.figures)
         return Condition(True, well, coordinator.stopping, status if well else f"{status}; no heartbeat arrived lately")
@@ -131,9 +130,9 @@ class CrewWorker(BaseWorker):
                     raise
             else:
                 if failures:
-                    logger.info("Postgres at %s answers", self.werk.executor.where)
+                    logger.info("Postgres at %s answers", self.runtime.executor.where)
                 # A worker has connections of its own; those of the app are for handlers that want some.
-                self.werk.executor.drop_idle()
+                self.runtime.executor.drop_idle()
                 return
 
     def _start_app(self) -> None:
@@ -152,12 +151,11 @@ class CrewWorker(BaseWorker):
 
     def _make_coordinator(self) -> Coordinator:
         wakeup = Wakeup()
-        executor = self.werk.executor
         crew = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
-            WorkerConnection(executor),
-            WorkerListener(executor, Line(executor, [self.werk.names.wake_channel], self.werk.listen_dsn)),
+            self.runtime.worker_connection(),
+            self.runtime.worker_listener(),
             crew,
             wakeup,
             self.pace,
@@ -211,6 +209,6 @@ class CrewWorker(BaseWorker):
         """Store the progress of a running job."""
         value = encode_meta({"fraction": fraction, "message": message})
         try:
-            _ = self.werk.executor.run(running.progress(claimed.id, claimed.claim, value))
+            _ = self.runtime.executor.run(running.progress(claimed.id, claimed.claim, value))
         except WerkError as error:
             logger.warning("the progress of job %s was not stored: %s", claimed.id, error)

@@ -45,7 +45,7 @@ class HostingWorker(CrewWorker):
 
     def _start_app(self) -> None:
         """Check the tables; startup hooks run in the children."""
-        self.werk.connect_lazily()
+        self.runtime.connect()
 
     def _crew(self, wake: Callable[[], None]) -> Crew:
         assert self._zygote is not None

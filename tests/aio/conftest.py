@@ -37,5 +37,5 @@ def app(dsn: str, migrated: str) -> Iterator[Werk]:
     """An asyncio app; what it opened on the test's own loop is closed with that."""
     made = Werk(dsn, schema=migrated, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
     yield made
-    if "sync" in made.faces:
+    if "sync" in made._app.faces:
         made.sync.close()

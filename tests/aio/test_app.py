@@ -10,6 +10,9 @@ import pytest
 
 from pgwerk import EnqueueError, EnqueueParams, JobNotFound, JobStatus, WerkConfig, WerkError
 from pgwerk.aio import Werk
+from pgwerk.aio.calling import Calling
+from pgwerk.aio.enqueueing import Enqueueing
+from pgwerk.aio.managing import Managing
 from tests.aio import handlers
 from tests.fixtures.loops import working
 
@@ -142,8 +145,16 @@ async def test_an_app_can_be_closed_and_used_again(app: Werk) -> None:
 
 
 async def test_every_method_that_does_io_is_a_coroutine_function() -> None:
-    plain = [name for name, value in vars(Werk).items() if inspect.isfunction(value) and not _is_async(value)]
-    assert sorted(plain) == ["task", "unconnected"]
+    plain = [
+        name
+        for kind in (Werk, *_PARTS)
+        for name, value in vars(kind).items()
+        if inspect.isfunction(value) and not _is_async(value)
+    ]
+    assert [name for name in sorted(plain) if not name.startswith("_")] == ["task"]
+
+
+_PARTS = (Calling, Enqueueing, Managing)
 
 
 def _is_async(value: Any) -> bool:
@@ -154,7 +165,7 @@ async def test_lost_connections_are_noticed_before_they_are_used(app: Werk, pg: 
     """After one is lost, the others of the pool are checked."""
     _ = await asyncio.gather(*(app.enqueue(handlers.echo) for _ in range(10)))
     sql = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'werk' and query ~ %s"
-    _ = pg.execute(sql.encode(), [app.names.schema])
+    _ = pg.execute(sql.encode(), [app.schema])
     assert len(await app.list_jobs()) == 10
     _ = await asyncio.gather(*(app.enqueue(handlers.echo) for _ in range(10)))
     assert len(await app.list_jobs()) == 20

@@ -33,7 +33,7 @@ async def count(app: Werk) -> int:
 
 async def test_without_a_transaction_it_is_there_at_once(app: Werk, dsn: str) -> None:
     async with connected(dsn) as connection:
-        assert await app.enqueue(WORK, _conn=connection)
+        assert (await app.enqueue(WORK, _conn=connection)).id
         assert await count(app) == 1
         _ = await app.enqueue_many([EnqueueParams(WORK)] * 3, _conn=connection)
         assert await count(app) == 4
@@ -43,7 +43,7 @@ async def test_without_a_transaction_it_is_there_at_once(app: Werk, dsn: str) ->
 async def test_several_statements_are_all_or_nothing(app: Werk, dsn: str, pg: psycopg.Connection) -> None:
     await app.connect()
     # The second chunk of a thousand is refused by a rule of this test's table.
-    pg.execute(f"alter table {app.names.schema}._pgwerk_jobs add check (function <> '{REFUSED}')".encode())
+    pg.execute(f"alter table {app.schema}._pgwerk_jobs add check (function <> '{REFUSED}')".encode())
     specs = [EnqueueParams(WORK)] * 1000 + [EnqueueParams(REFUSED)]
     async with connected(dsn) as connection:
         with pytest.raises(DatabaseError, match="check constraint") as caught:
@@ -79,7 +79,7 @@ async def test_errors_say_what_is_wrong(app: Werk, dsn: str, schema: str, pg: ps
             _ = await app.enqueue(WORK, _conn=connection)
         assert caught.value.sqlstate == "25P02"
         await broken.rollback()
-        assert await app.enqueue(WORK, _conn=connection)
+        assert (await app.enqueue(WORK, _conn=connection)).id
         pid = connection.get_server_pid()
         pg.execute("select pg_terminate_backend(%s, 5000)", [pid])
         with pytest.raises(ConnectionFailed):
@@ -91,7 +91,7 @@ async def test_errors_say_what_is_wrong(app: Werk, dsn: str, schema: str, pg: ps
 async def test_a_connection_given_back_to_its_pool_says_so(app: Werk, dsn: str) -> None:
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
         async with pool.acquire() as connection:
-            assert await app.enqueue(WORK, _conn=connection)
+            assert (await app.enqueue(WORK, _conn=connection)).id
         with pytest.raises(WerkError):
             _ = await app.enqueue(WORK, _conn=connection)
         with pytest.raises(WerkError):
@@ -102,7 +102,7 @@ async def test_without_prepared_statements(app: Werk, dsn: str) -> None:
     """As it is configured for PgBouncer."""
     connection = await asyncpg.connect(dsn, statement_cache_size=0)
     for _ in range(3):
-        assert await app.enqueue(WORK, 1, _conn=connection, _meta={"a": 1})
+        assert (await app.enqueue(WORK, 1, _conn=connection, _meta={"a": 1})).id
     await connection.close()
     assert await count(app) == 3
 

@@ -43,7 +43,7 @@ async def nothing_is_stuck(app: Werk, pg: psycopg.Connection) -> None:
     """
 
     def stuck() -> list[Any]:
-        return pg.execute(sql, [f"%{app.names.schema}%"]).fetchall()
+        return pg.execute(sql, [f"%{app.schema}%"]).fetchall()
 
     with suppress(TimeoutError):
         await until(lambda: not stuck())
@@ -53,7 +53,7 @@ async def nothing_is_stuck(app: Werk, pg: psycopg.Connection) -> None:
 
 
 def keys(pg: psycopg.Connection, app: Werk) -> set[str]:
-    text = app.names.render("select key from {jobs} where key is not null", with_params=False)
+    text = app._app.names.render("select key from {jobs} where key is not null", with_params=False)
     return {key for (key,) in pg.execute(text.encode())}
 
 
@@ -156,9 +156,11 @@ async def test_waiting_can_be_cancelled_at_any_moment(app: Werk, pg: psycopg.Con
         await nothing_is_stuck(app, pg)
         if close:
             await app.close()
-    assert not app._rooms["own"]._corners.get()
+    assert not app._runtime.room._corners.get()
     _ = await cancelled_at_random(draw, lambda n: app.enqueue(handlers.echo, n, _key=f"{n}", _sync=True))
-    text = app.names.render("select status, count(*) from {jobs} where key is not null group by 1", with_params=False)
+    text = app._app.names.render(
+        "select status, count(*) from {jobs} where key is not null group by 1", with_params=False
+    )
     found = {row[0] for row in pg.execute(text.encode())}
     assert found <= {"complete", "aborted"}, "what has begun is recorded"
     await nothing_is_stuck(app, pg)
@@ -167,11 +169,11 @@ async def test_waiting_can_be_cancelled_at_any_moment(app: Werk, pg: psycopg.Con
 async def test_a_wait_that_hangs_on_a_lock_can_be_cancelled(app: Werk, pg: psycopg.Connection, dsn: str) -> None:
     job = await app.enqueue(handlers.echo)
     assert job is not None
-    text = app.names.render("select from {jobs} for update", with_params=False).encode()
+    text = app._app.names.render("select from {jobs} for update", with_params=False).encode()
     waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like %s"
 
     def hang() -> bool:
-        row = pg.execute(waiting, [f"%{app.names.schema}%"]).fetchone()
+        row = pg.execute(waiting, [f"%{app.schema}%"]).fetchone()
         return row is not None and row[0] == 1
 
     async with await psycopg.AsyncConnection.connect(dsn) as locker:

@@ -24,7 +24,7 @@ def left_behind(app: Werk, pg: psycopg.Connection) -> list[Any]:
         union all
         select status, id::text from {jobs} where status not in ('complete', 'failed', 'aborted', 'queued')
     """
-    return pg.execute(app.names.render(text.replace("claim_id", "job_id"), with_params=False).encode()).fetchall()
+    return pg.execute(app._app.names.render(text.replace("claim_id", "job_id"), with_params=False).encode()).fetchall()
 
 
 async def enqueued(coroutine: Any) -> Job:
@@ -91,7 +91,8 @@ async def test_a_key_that_exists_runs_nothing(app: Werk, notes: Notes) -> None:
 
 async def test_what_cannot_run_at_once_is_refused(app: Werk) -> None:
     parent = await app.enqueue(handlers.echo, _delay=3600)
-    for options in ({"_depends_on": parent}, {"_group": "g"}):
+    refused: list[dict[str, Any]] = [{"_depends_on": parent}, {"_group": "g"}]
+    for options in refused:
         with pytest.raises(EnqueueError, match="_sync"):
             _ = await app.enqueue(handlers.echo, _sync=True, **options)
     assert len(await app.list_jobs()) == 1
@@ -145,8 +146,8 @@ async def test_a_job_that_takes_long_is_kept_alive(app: Werk, pg: psycopg.Connec
         task = asyncio.create_task(app.enqueue(handlers.until_cancelled, "long", _sync=True, _retry=3))
         _ = await handlers.started.wait()
         text = "select count(*) from {claims} where claimed_at < now() - %s * interval '1 s'"
-        silent = app.names.render(text, with_params=True).encode()
-        await until(lambda: pg.execute(silent, [app.liveness + 0.5]).fetchone() == (1,))
+        silent = app._app.names.render(text, with_params=True).encode()
+        await until(lambda: pg.execute(silent, [app._app.liveness + 0.5]).fetchone() == (1,))
         assert await app.sweep() == []
         (job,) = await app.list_jobs()
         assert (job.status, job.attempts) == (JobStatus.ACTIVE, 1)

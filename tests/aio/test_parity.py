@@ -9,12 +9,14 @@ import pytest
 import pgwerk
 from pgwerk import aio
 from pgwerk.aio.app import Werk as AioWerk
+from pgwerk.aio.tasks import KeyedTask as AioKeyedTask
 from pgwerk.aio.tasks import Task as AioTask
 from pgwerk.sync.app import Werk as SyncWerk
+from pgwerk.sync.tasks import KeyedTask as SyncKeyedTask
 from pgwerk.sync.tasks import Task as SyncTask
 
 OTHER_OBJECTS = {"Werk", "Worker", "ThreadWorker", "ProcessWorker", "ForkWorker", "AsyncWorker"}
-NOT_AWAITED = {"task", "unconnected"}
+NOT_AWAITED = {"task", "options"}
 """What does no IO, and is a plain function on both sides; besides what both inherit from the same class."""
 
 OTHER_WORDS = {"disconnect", "close"}
@@ -52,7 +54,7 @@ def test_a_name_is_the_same_object_unless_it_has_to_be_awaited(name: str) -> Non
     assert (getattr(aio, name) is getattr(pgwerk, name)) is (name not in OTHER_OBJECTS)
 
 
-PAIRS = [(SyncWerk, AioWerk), (SyncTask, AioTask)]
+PAIRS = [(SyncWerk, AioWerk), (SyncTask, AioTask), (SyncKeyedTask, AioKeyedTask)]
 
 
 @pytest.mark.parametrize(("plain", "awaited"), PAIRS)

@@ -158,10 +158,10 @@ async def test_in_a_transaction_of_ones_own(app: Werk, dsn: str, schema: str) ->
     async with app, await psycopg.AsyncConnection.connect(dsn) as connection:
         _ = await connection.execute(f"create table {schema}.orders (id int)".encode())
         _ = await connection.execute(f"insert into {schema}.orders values (42)".encode())
-        assert await app.enqueue(my_func, x=42, _conn=connection)
+        assert (await app.enqueue(my_func, x=42, _conn=connection)).id
         await connection.rollback()
         assert await app.list_jobs() == []
-        assert await app.enqueue(my_func, x=42, _conn=connection)
+        assert (await app.enqueue(my_func, x=42, _conn=connection)).id
         await connection.commit()
         assert len(await app.list_jobs()) == 1
 

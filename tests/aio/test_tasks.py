@@ -80,6 +80,6 @@ async def test_a_task_is_applied(bound: Werk) -> None:
 
 def test_what_cannot_be_a_task_is_refused_where_it_is_written() -> None:
     with pytest.raises(EnqueueError, match="no option"):
-        _ = tasks.task(prioritty=3)(double)
+        _ = tasks.task(prioritty=3)(double)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     with pytest.raises(EnqueueError, match="lambda"):
         _ = tasks.task(lambda: None)

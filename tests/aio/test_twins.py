@@ -50,7 +50,8 @@ async def test_everything_but_connections_is_shared(dsn: str, schema: str) -> No
         listen_dsn=dsn, auto_migrate=False,
     )  # fmt: skip
     other = plain.aio
-    for name in ("dsn", "listen_dsn", "names", "config", "serializer", "defaults", "auto_migrate"):
+    assert plain._app is other._app
+    for name in ("dsn", "schema", "prefix", "config", "serializer"):
         assert getattr(plain, name) is getattr(other, name), name
     told: list[str] = []
     other.on_startup(lambda: told.append("up"))
@@ -67,13 +68,13 @@ async def test_everything_but_connections_is_shared(dsn: str, schema: str) -> No
 async def test_who_migrated_does_not_matter(dsn: str, schema: str, pg: psycopg.Connection) -> None:
     awaited = aio.Werk(dsn, schema=schema)
     _ = await awaited.enqueue(handlers.echo)
-    seen = awaited._state.migrated
+    seen = awaited._app.state.migrated
     assert seen
     job = await asyncio.to_thread(awaited.sync.enqueue, handlers.plain_echo, _priority=3)
     assert job is not None
     assert (await awaited.get_job(job)).priority == 3
     await awaited.close()
-    assert awaited.sync.executor._pool.idle == 0, "the original closes what was opened for it"
+    assert awaited.sync._runtime.executor._pool.idle == 0, "the original closes what was opened for it"
 
 
 async def test_a_task_of_either_can_be_enqueued_by_the_other(dsn: str, schema: str) -> None:

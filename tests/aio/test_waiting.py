@@ -41,7 +41,7 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> Ears:
 
 
 def awaited(app: Werk, pg: psycopg.Connection, count: int) -> Any:
-    text = app.names.render("select count(*) from {jobs} where awaited", with_params=False).encode()
+    text = app._app.names.render("select count(*) from {jobs} where awaited", with_params=False).encode()
 
     return lambda: pg.execute(text).fetchone() == (count,)
 
@@ -53,7 +53,7 @@ async def test_whoever_waits_is_woken_within_fifty_milliseconds_of_completion(
 ) -> None:
     """Polling would take an hour."""
     late: list[float] = []
-    text = app.names.render("select max(completed_at) from {jobs}", with_params=False).encode()
+    text = app._app.names.render("select max(completed_at) from {jobs}", with_params=False).encode()
     with working(app):
         _ = await app.apply(handlers.echo, timeout=20)
         for _ in range(7):
@@ -150,7 +150,7 @@ async def test_the_connection_is_closed_when_nobody_waits_any_more(
     monkeypatch.setattr("pgwerk.aio.waiting.LINGER", 0.01)
     with working(app):
         assert await app.apply(handlers.echo, 1, timeout=30) == 1
-        corner = app._rooms["own"]._corners.get()
+        corner = app._runtime.room._corners.get()
         assert corner is not None
         await until(lambda: not corner._listener.connected)
         assert await app.apply(handlers.echo, 2, timeout=30) == 2

@@ -31,7 +31,7 @@ def count(pg: Any, schema: str) -> int:
 
 def test_in_autocommit_it_is_there_at_once(werk: Werk, connection: Any, pg: Any, schema: str) -> None:
     connection.autocommit = True
-    assert werk.enqueue(WORK, _conn=connection)
+    assert werk.enqueue(WORK, _conn=connection).id
     assert count(pg, schema) == 1
     werk.enqueue_many([EnqueueParams(func=WORK)] * 3, _conn=connection)
     assert count(pg, schema) == 4
@@ -49,7 +49,7 @@ def test_in_autocommit_several_statements_are_all_or_nothing(werk: Werk, connect
     assert caught.value.sqlstate == "23514"
     assert count(pg, schema) == 0
     assert connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
-    assert werk.enqueue(WORK, _conn=connection)
+    assert werk.enqueue(WORK, _conn=connection).id
 
 
 def test_a_transaction_begun_by_hand_in_autocommit_is_joined(werk: Werk, connection: Any, pg: Any, schema: str) -> None:
@@ -83,7 +83,7 @@ def test_a_subclass_of_the_connection_is_one(werk: Werk, dsn: str) -> None:
         pass
 
     connection = psycopg2.connect(dsn, connection_factory=Mine)
-    assert werk.enqueue(WORK, _conn=connection)
+    assert werk.enqueue(WORK, _conn=connection).id
     connection.close()
 
 
@@ -105,7 +105,7 @@ def test_a_failed_transaction_says_so(werk: Werk, connection: Any) -> None:
         werk.enqueue(WORK, _conn=connection)
     assert caught.value.sqlstate == "25P02"
     connection.rollback()
-    assert werk.enqueue(WORK, _conn=connection)
+    assert werk.enqueue(WORK, _conn=connection).id
 
 
 def test_missing_tables_say_so(dsn: str, schema: str, connection: Any) -> None:

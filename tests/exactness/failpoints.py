@@ -26,7 +26,7 @@ class FailPoint:
         self._thread = threading.get_ident()
         self._counting = False
         self.reached = 0
-        executor = app.executor
+        executor = app._runtime.executor
         self._send = executor._send
         self._walk = executor._walk
         executor._send = self.send  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ class Outside:
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Run a command; {jobs} and its like are the names of tables."""
-        cursor = self._pg.execute(self._app.names.render(text, with_params=True).encode(), params)
+        cursor = self._pg.execute(self._app._app.names.render(text, with_params=True).encode(), params)
         return cursor.fetchall() if cursor.description else []
 
     def one(self, text: str, *params: Any) -> Any:

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from tests.fixtures.workers import Notes, burst, eventually, living_workers, thr
 def test_a_job_that_has_not_started_ends_at_once_without_any_worker(
     app: Werk, notes: Notes, outside: Outside, where: str
 ) -> None:
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if where == "scheduled":
         options["_delay"] = 3600
     elif where == "waiting":
@@ -27,9 +29,9 @@ def test_a_job_that_has_not_started_ends_at_once_without_any_worker(
     elif where == "blocked":
         options["_group"] = "g"
         worker = new_id()
-        app.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+        app._runtime.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
         _ = app.enqueue(handlers.noop, _group="g")
-        assert len(app.executor.run(claims.claim(["default"], 1, worker)).jobs) == 1
+        assert len(app._runtime.executor.run(claims.claim(["default"], 1, worker)).jobs) == 1
     job = enqueued(app.enqueue(handlers.noted, "never", _on_stopped=handlers.on_end, **options))
     if where == "blocked":
         burst(app)
@@ -135,13 +137,13 @@ def test_a_handler_that_swallows_the_interruption_and_returns_is_aborted_all_the
 @pytest.mark.slow
 @pytest.mark.parametrize("handler", [handlers.swallows, handlers.blocked_in_c])
 def test_a_handler_that_does_not_stop_when_it_is_aborted_costs_its_process(
-    app: Werk, worker_process: Start, notes: Notes, handler: object
+    app: Werk, worker_process: Start, notes: Notes, handler: Callable[..., object]
 ) -> None:
     """As one that ignores its timeout does: the job ends, and the slot is not lost."""
     process = worker_process(processes=1, concurrency=1)
     living_workers(app, 1)
     (first,) = process.children()
-    job = enqueued(app.enqueue(handler, "a", 60))  # type: ignore[arg-type]
+    job = enqueued(app.enqueue(handler, "a", 60))
     notes.wait("start a")
     assert app.abort_job(job)
     expect(app, job, JobStatus.ABORTED, seconds=20)

@@ -116,7 +116,7 @@ def test_no_cancelled_call_costs_a_connection(dsn: str, schema: str, seed: int) 
             _ = await asyncio.wait(tasks)
         async with asyncio.timeout(10):
             _ = await asyncio.gather(*(app.enqueue(handlers.noop) for _ in range(10)))
-        assert app.executor._pool._out == 0
+        assert app._runtime.executor._pool._out == 0
         await app.close()
 
     asyncio.run(storm())
@@ -180,7 +180,7 @@ def test_calls_cut_off_by_a_signal_lose_no_connection_and_leave_none_broken(dsn:
                 _ = app.enqueue_many(params)
                 _ = app.list_jobs(limit=1)
                 time.sleep(0.005)
-        assert app.executor._pool._stock().slots.qsize() == 2
+        assert app._runtime.executor._pool._stock().slots.qsize() == 2
         for _ in range(20):
             assert len(app.enqueue_many([EnqueueParams(handlers.noop)] * 3)) == 3
     finally:
@@ -199,7 +199,7 @@ def test_ctrl_c_in_a_wait_leaves_a_pool_that_works(dsn: str, schema: str, pg: ps
             for _ in range(3):
                 with pytest.raises(KeyboardInterrupt), alarms(cut, 0.1):
                     _ = app.enqueue(handlers.noop)
-        assert app.enqueue(handlers.noop)
+        assert app.enqueue(handlers.noop).id
     finally:
         app.close()
 
@@ -215,13 +215,13 @@ def test_threads_that_meet_at_first_use_after_a_fork_share_one_pool(dsn: str, sc
         asyncio.run(app.aio.connect())
 
     def child() -> None:
-        here = app.executor._pool
+        here = app._runtime.executor._pool
         stocks, loops = [], []
         together_now = threading.Barrier(8)
 
         async def on_a_loop() -> None:
-            found = app.aio.executor._pool
-            assert app.aio.executor._pool is found
+            found = app.aio._runtime.executor._pool
+            assert app.aio._runtime.executor._pool is found
             loops.append(found)
 
         def use() -> None:
@@ -281,7 +281,7 @@ while len(done) < 100:
     assert app.enqueue("tests.exactness.handlers.echo", "outside").id
     outside += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert app.executor._pool._stock().slots.qsize() == 1
+assert app._runtime.executor._pool._stock().slots.qsize() == 1
 print(len(done) + outside)
 """
     assert int(ran(program, dsn, schema, seconds=60)) == count(pg, schema)
@@ -303,7 +303,7 @@ def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits
         if event == "line" and here not in seen:
             seen.add(here)
             began = time.monotonic()
-            assert app.enqueue(handlers.noop)  # not traced itself
+            assert app.enqueue(handlers.noop).id  # not traced itself
             longest = max(longest, time.monotonic() - began)
         return trace
 
@@ -316,12 +316,12 @@ def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits
             known = len(seen)
             sys.settrace(trace)
             try:
-                assert app.enqueue(handlers.noop)
+                assert app.enqueue(handlers.noop).id
             finally:
                 sys.settrace(before)
             outside += 1
-        assert app.executor._pool._stock().slots.qsize() == 1
-        assert app.executor._pool._stock().holders == {}
+        assert app._runtime.executor._pool._stock().slots.qsize() == 1
+        assert app._runtime.executor._pool._stock().holders == {}
     finally:
         app.close()
     assert len(seen) > 40
@@ -391,7 +391,7 @@ def test_enqueueing_and_waiting_need_no_new_thread(
         job = enqueued(app.enqueue(handlers.echo, 1))
         with pytest.raises(JobTimeout):
             _ = app.wait_for(job, timeout=0.2)
-        assert app.executor._pool.idle == 0, "nobody would close it"
+        assert app._runtime.executor._pool.idle == 0, "nobody would close it"
     finally:
         app.close()
     assert count(pg, schema) == 1

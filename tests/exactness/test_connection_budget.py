@@ -162,7 +162,7 @@ def test_more_threads_or_tasks_than_the_role_may_connect_share_what_there_is(
     app = Werk(limited, schema=schema, config=config)
     app.connect()
     if face == "aio":
-        app.executor.close()
+        app._runtime.executor.close()
 
         async def many() -> list[Any]:
             jobs = await asyncio.gather(*(app.aio.enqueue(handlers.noop) for _ in range(60)))
@@ -218,7 +218,7 @@ def test_a_full_server_is_said_to_be_full(schema: str, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "max_connections" in done.stderr
         held.pop().close()
-        assert app.enqueue(handlers.noop)
+        assert app.enqueue(handlers.noop).id
         for one in held:
             one.close()
         app.close()

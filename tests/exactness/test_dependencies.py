@@ -245,7 +245,9 @@ def test_a_child_committed_long_after_its_parent_finished_starts_within_a_second
 
 def idle(app: Werk, connection: "psycopg.Connection[Any]") -> bool:
     """Whether the worker wants to be told; asked in a transaction that reads what is committed now."""
-    row = connection.execute(app.names.render("select count(*) from {idle}", with_params=False).encode()).fetchone()
+    row = connection.execute(
+        app._app.names.render("select count(*) from {idle}", with_params=False).encode()
+    ).fetchone()
     return row is not None and bool(row[0])
 
 

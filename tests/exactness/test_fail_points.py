@@ -101,7 +101,7 @@ def test_a_worker_killed_before_any_statement_and_after_any_commit_loses_and_dou
         app.disconnect()
         code = killed_at(dsn, schema, at, worker_id)
         assert code in (0, -9)
-        app.executor.perform(recover_dead(worker_id, "killed by the test"))
+        app._runtime.executor.perform(recover_dead(worker_id, "killed by the test"))
         burst(app, concurrency=2)
         story.check()
         if code == 0:
@@ -133,7 +133,7 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
     parent = enqueued(app.enqueue(handlers.noop, _delay=3600))
     for at in range(1, MOST):
         reached = 0
-        executor = app.executor
+        executor = app._runtime.executor
         send, walk = executor._send, executor._walk
 
         def tick(connection: object) -> None:
@@ -166,7 +166,7 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
 
 
 def test_psycopg_itself_notices_the_cut(app: Werk) -> None:
-    with app.executor.connect() as connection:
+    with app._runtime.executor.connect() as connection:
         with pytest.raises(psycopg.OperationalError):
             cut(connection)
         with pytest.raises(psycopg.OperationalError):

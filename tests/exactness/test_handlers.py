@@ -67,11 +67,12 @@ def test_handlers_that_take_their_process_along_end_and_hold_up_nobody(
 ) -> None:
     process = worker_process(processes=2, concurrency=4)
     others = [enqueued(app.enqueue(handlers.nap, 0.02, _retry=Retry(20, [0]))) for _ in range(100)]
-    for handler, options, reason in (
+    poison: list[tuple[Any, dict[str, Any], str]] = [
         (handlers.exit_hard, {"_retry": Retry(2, [0])}, "exited with 7"),
         (handlers.segfault, {"_retry": Retry(1, lost=1)}, "SIGSEGV"),
         (handlers.recurse, {}, "RecursionError"),
-    ):
+    ]
+    for handler, options, reason in poison:
         job = enqueued(app.enqueue(handler, _priority=1, **options))
         ended = expect(app, job, JobStatus.FAILED, attempts=1)
         assert reason in (ended.error or ""), ended.error
@@ -194,7 +195,7 @@ def test_a_settle_that_deadlocks_again_and_again_is_no_failure_of_the_job(
 
 def _beside(app: Werk, name: str) -> str:
     """A name in the schema of the test."""
-    return app.names.table("jobs")[:-1] + f'_{name}"'
+    return app._app.names.table("jobs")[:-1] + f'_{name}"'
 
 
 def test_a_result_too_large_for_postgres_fails_with_the_reason_and_holds_up_nobody(app: Werk, outside: Outside) -> None:

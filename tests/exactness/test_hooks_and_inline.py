@@ -200,7 +200,7 @@ def test_a_job_in_place_that_takes_longer_than_a_worker_may_be_silent_runs_once(
         notes.wait("start a")
         # Until a job of a worker that nobody knows would have been recovered.
         silent = "select count(*) from {claims} where claimed_at < now() - %s * interval '1 s'"
-        eventually(lambda: outside.one(silent, app.liveness + 0.5))
+        eventually(lambda: outside.one(silent, app._app.liveness + 0.5))
         assert app.sweep() == []
         handlers.note("go")
         thread.join()
@@ -237,7 +237,8 @@ def runs_a_nap_in_place(ctx: Any) -> None:
 
 def test_what_cannot_run_at_once_is_refused(app: Werk, outside: Outside) -> None:
     parent = enqueued(app.enqueue(handlers.noop, _delay=3600))
-    for options in ({"_depends_on": parent}, {"_group": "g"}):
+    refused: list[dict[str, Any]] = [{"_depends_on": parent}, {"_group": "g"}]
+    for options in refused:
         with pytest.raises(EnqueueError, match="_sync"):
             _ = app.enqueue(handlers.noop, _sync=True, **options)
     assert outside.count() == 1

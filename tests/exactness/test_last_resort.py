@@ -55,7 +55,7 @@ def test_an_error_of_the_client_library_costs_one_job(
     app: Werk, notes: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is sent about this job ends in an IndexError out of psycopg."""
-    executor = app.executor
+    executor = app._runtime.executor
     send = executor._send
     poison: list[str] = []
 
@@ -143,7 +143,7 @@ def test_tables_that_were_dropped_are_told_of_once_and_answer_again_only_when_th
         eventually(lambda: worker._coordinator is not None and worker._coordinator.session.failures >= 6)
         assert (caplog.text.count("trying again until it works"), caplog.text.count("answers again")) == (1, 0)
         away = outside.one("select c.oid::regclass::text from pg_class c where relname = 'away'")
-        name = app.names.render("{jobs}", with_params=False).rpartition(".")[2]
+        name = app._app.names.render("{jobs}", with_params=False).rpartition(".")[2]
         outside.sql(f"alter table {away} rename to {name}")
         assert app.apply(handlers.echo, 2, timeout=20) == 2
         eventually(lambda: caplog.text.count("answers again") == 1)

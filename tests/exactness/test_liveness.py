@@ -34,7 +34,7 @@ LIVENESS = 1.0
 def holding(dsn: str, app: Werk, text: str, *params: Any) -> Iterator[None]:
     """A transaction of a stranger's that holds the locks of this command until the block ends."""
     with psycopg.connect(dsn, application_name="stranger") as connection:
-        connection.execute(app.names.render(text, with_params=True).encode(), params)
+        connection.execute(app._app.names.render(text, with_params=True).encode(), params)
         yield
 
 
@@ -57,7 +57,7 @@ def test_a_lock_on_one_row_holds_up_neither_heartbeats_nor_the_other_jobs(
     app: Werk, dsn: str, notes: Notes, outside: Outside, *, pooled: bool
 ) -> None:
     # Behind a pooler, no session keeps a setting.
-    app.executor._connector.prepare = not pooled
+    app._runtime.executor._connector.prepare = not pooled
     with thread_worker(app, concurrency=4, **HASTY), thread_worker(app, concurrency=4, **HASTY):
         living_workers(app, 2)
         long = enqueued(app.enqueue(handlers.until_noted, "long", "go"))
@@ -113,8 +113,8 @@ def test_a_lock_on_one_job_of_the_dead_holds_up_the_recovery_of_no_other(
     dead = [new_id() for _ in range(2)]
     jobs = [enqueued(app.enqueue(handlers.noop, _retry=2)) for _ in range(4)]
     for worker in dead:
-        app.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
-        assert len(app.executor.run(claims.claim(["default"], 2, worker)).jobs) == 2
+        app._runtime.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+        assert len(app._runtime.executor.run(claims.claim(["default"], 2, worker)).jobs) == 2
     outside.sql("update {worker} set status = 'lost'")
     with thread_worker(app, **HASTY):
         with holding(dsn, app, "select from {jobs} where id = %s for update", jobs[0].id):
@@ -243,7 +243,7 @@ def test_a_claim_that_a_worker_does_not_know_of_is_given_back_at_a_heartbeat(app
     with thread_worker(app, queues="mine", **HASTY) as worker:
         living_workers(app)
         job = enqueued(app.enqueue(handlers.noop, _queue="other"))
-        assert len(app.executor.run(claims.claim(["other"], 1, worker.id)).jobs) == 1
+        assert len(app._runtime.executor.run(claims.claim(["other"], 1, worker.id)).jobs) == 1
         eventually(lambda: app.get_job(job).status is JobStatus.QUEUED)
         assert app.get_job(job).attempts == 0
         assert app.get_executions(job) == []

@@ -103,7 +103,7 @@ def test_an_app_whose_whole_pool_is_dead_works_at_once_again(server: Server, sch
         together = threading.Barrier(10)
 
         def use(_: int) -> None:
-            with app.executor._pool.lease() as connection:
+            with app._runtime.executor._pool.lease() as connection:
                 _ = together.wait(30)
                 connection.execute("select 1")
 
@@ -168,7 +168,7 @@ def test_a_worker_whose_listening_connection_is_cut_listens_again(
 
     def noticed(listener: Listener) -> None:
         connect(listener)
-        if app.names.wake_channel in listener._channels and listener._connection is not None:
+        if app._app.names.wake_channel in listener._channels and listener._connection is not None:
             pids.append(listener._connection.info.backend_pid)
 
     monkeypatch.setattr(Listener, "connect", noticed)

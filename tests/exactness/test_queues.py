@@ -88,7 +88,9 @@ def test_what_runs_goes_on_when_its_queue_is_paused(app: Werk, notes: Notes) -> 
 def test_a_burst_ends_while_others_are_scheduled_paused_or_waiting_and_runs_retries_that_are_due(
     app: Werk, outside: Outside
 ) -> None:
-    for options in ({"_delay": 3600}, {"_queue": "paused"}, {"_depends_on": app.enqueue(handlers.noop, _delay=3600)}):
+    later = app.enqueue(handlers.noop, _delay=3600)
+    ways: list[dict[str, Any]] = [{"_delay": 3600}, {"_queue": "paused"}, {"_depends_on": later}]
+    for options in ways:
         _ = app.enqueue(handlers.noop, **options)
     app.pause_queue("paused")
     retried = enqueued(app.enqueue(handlers.writes_and_fails, 2, _retry=Retry(3, [0])))
@@ -101,7 +103,7 @@ def test_a_burst_ends_while_others_are_scheduled_paused_or_waiting_and_runs_retr
 
 def test_a_database_error_in_a_burst_is_an_error_and_not_an_empty_queue(app: Werk, outside: Outside) -> None:
     _ = app.enqueue(handlers.noop)
-    name = app.names.table("jobs")[:-1] + '_refuse"'
+    name = app._app.names.table("jobs")[:-1] + '_refuse"'
     outside.sql(
         f"create function {name}() returns trigger language plpgsql as "
         "$$ begin raise exception 'refused by the test' using errcode = 'disk_full'; end $$"

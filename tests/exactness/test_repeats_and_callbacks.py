@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,11 @@ def test_a_callback_whose_worker_dies_in_the_middle_runs_again_until_it_has_run(
 
 @pytest.mark.parametrize("kind", ["success", "failure", "stopped"])
 def test_each_callback_sees_the_settled_job(app: Werk, notes: Notes, kind: str) -> None:
-    callbacks = {"_on_success": handlers.on_end, "_on_failure": handlers.on_end, "_on_stopped": handlers.on_end}
+    callbacks: dict[str, Any] = {
+        "_on_success": handlers.on_end,
+        "_on_failure": handlers.on_end,
+        "_on_stopped": handlers.on_end,
+    }
     handler = handlers.fails if kind == "failure" else handlers.noop
     job = enqueued(app.enqueue(handler, _delay=3600 if kind == "stopped" else None, **callbacks))
     if kind == "stopped":

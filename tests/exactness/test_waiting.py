@@ -44,7 +44,7 @@ class Ears:
 
         def noticed(listener: Listener) -> None:
             connect(listener)
-            if app.names.done_channel in listener._channels and listener._connection is not None:
+            if app._app.names.done_channel in listener._channels and listener._connection is not None:
                 self.pids.append(listener._connection.info.backend_pid)
 
         monkeypatch.setattr(Listener, "connect", noticed)
@@ -198,7 +198,7 @@ def test_a_fork_that_waits_is_woken_too(app: Werk, notes: Notes) -> None:
 
 
 def _awaited(app: Werk) -> int:
-    with app.executor.connect() as connection:
-        text = app.names.render("select count(*) from {jobs} where awaited", with_params=False)
+    with app._runtime.executor.connect() as connection:
+        text = app._app.names.render("select count(*) from {jobs} where awaited", with_params=False)
         row = connection.execute(text.encode()).fetchone()
     return int(row[0]) if row else 0

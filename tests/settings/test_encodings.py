@@ -1,6 +1,7 @@
 """Databases in another encoding than UTF-8: what has no character there is refused before, or replaced in errors."""
 
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,11 +27,12 @@ def test_in_latin1_what_fits_comes_back(hostile: Hostile) -> None:
     [(("€",), {}), ((), {"_key": "€"}), ((), {"_queue": "€"}), ((), {"_meta": {"a": "€"}}), ((), {"_group": "€"})],
 )
 def test_in_latin1_what_does_not_fit_is_refused(
-    hostile: Hostile, args: tuple[str, ...], options: dict[str, object]
+    hostile: Hostile, args: tuple[str, ...], options: dict[str, Any]
 ) -> None:
     dsn = hostile(encoding="LATIN1")
     with Werk(dsn) as app, psycopg.connect(dsn) as conn:
-        for given in ({}, {"_conn": conn}):
+        places: list[dict[str, Any]] = [{}, {"_conn": conn}]
+        for given in places:
             with pytest.raises(SerializationError, match=r"holds '€'.*the database"):
                 app.enqueue(f"{HERE}.work", *args, **options, **given)
         assert conn.execute("select 1").fetchone() == (1,)

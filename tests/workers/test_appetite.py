@@ -10,7 +10,7 @@ from tests.workers import handlers
 
 
 def count(app: Werk, pg: "psycopg.Connection[Any]", where: str) -> int:
-    row = pg.execute(app.names.render(f"select count(*) from {{jobs}} where {where}", with_params=False).encode())
+    row = pg.execute(app._app.names.render(f"select count(*) from {{jobs}} where {where}", with_params=False).encode())
     return int(row.fetchone()[0])  # type: ignore[index]
 
 
@@ -28,7 +28,7 @@ def test_a_burst_after_idleness_is_not_read_from_end_to_end_by_every_claim(
 ) -> None:
     """Plans that were made when the tables were empty are kept until somebody analyzes them."""
     jobs = 4000
-    table = app.names.render("{jobs}", with_params=False)
+    table = app._app.names.render("{jobs}", with_params=False)
     pg.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
 
     def read() -> int:

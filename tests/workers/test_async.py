@@ -97,7 +97,7 @@ def test_a_handler_that_blocks_the_loop_does_not_make_the_worker_look_dead(
 ) -> None:
     """Its heartbeat comes from a thread of its own."""
     caplog.set_level(logging.WARNING, "pgwerk")
-    seconds = 3.5 * app.liveness / 2.5
+    seconds = 3.5 * app._app.liveness / 2.5
     with (
         running(AsyncWorker, app, concurrency=2),
         running(AsyncWorker, app, concurrency=2),

@@ -88,9 +88,11 @@ def test_a_result_of_ten_megabytes_comes_back(app: Werk, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("handler", [handlers.set_result, handlers.object_result])
-def test_a_result_that_cannot_be_stored_fails_with_the_reason(app: Werk, kind: Kind, handler: object) -> None:
+def test_a_result_that_cannot_be_stored_fails_with_the_reason(
+    app: Werk, kind: Kind, handler: Callable[..., object]
+) -> None:
     with running(kind, app), pytest.raises(JobError, match="cannot be encoded"):
-        app.apply(handler, timeout=20)  # type: ignore[arg-type]
+        app.apply(handler, timeout=20)
 
 
 def test_a_timeout_interrupts_python_code(app: Werk, kind: Kind, notes: Notes) -> None:

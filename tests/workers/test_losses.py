@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,8 @@ def all_jobs(app: Werk) -> list[Job]:
     return app.list_jobs(limit=JOBS * 2)
 
 
-def put(app: Werk, func: Callable[..., object], *args: object, **options: object) -> Job:
-    job = app.enqueue(func, *args, **options)
-    assert job is not None
+def put(app: Werk, func: Callable[..., object], *args: object, **options: Any) -> Job:
+    job: Job = app.enqueue(func, *args, **options)
     return job
 
 

@@ -96,7 +96,7 @@ def test_a_row_that_was_dropped(
         assert job is not None
         notes.wait("start a")
         for times in (1, 2):
-            pg.execute(app.names.render("delete from {worker}", with_params=False).encode())
+            pg.execute(app._app.names.render("delete from {worker}", with_params=False).encode())
             eventually(lambda: lines("the row of this worker was gone: registering again") == times)  # noqa: B023
             living_workers(app)
         assert app.wait_for(job, timeout=20).attempts == 1
@@ -166,7 +166,7 @@ def test_a_listener_that_cannot_connect_is_tried_again_and_told_of_once(
     refused: list[bool] = []
 
     def refuse(listener: Listener) -> None:
-        if app.names.wake_channel in listener._channels:
+        if app._app.names.wake_channel in listener._channels:
             refused.append(True)
             raise ConnectionFailed("nobody there")
         connect(listener)

@@ -1,6 +1,17 @@
 """Creating and checking the tables."""
 
-from pgwerk._core.operation import Statement, column, nothing, scalar, statement
+from pgwerk._core.operation import Rows, Statement, column, nothing, scalar, statement
+
+
+@statement
+def server_version() -> Statement[str]:
+    """Read the version of the server, such as "15.4"."""
+
+    def read(rows: Rows) -> str:
+        number = int(rows[0][0])
+        return f"{number // 10_000}.{number % 10_000}"
+
+    return Statement("select current_setting('server_version_num')", {}, read, repeatable=True)
 
 
 @statement

@@ -26,6 +26,7 @@ from pgwerk._handlers.interrupt import BLINK, PATIENCE, cancel_queries, stop_wai
 from pgwerk._handlers.moments import forget, may_raise, raise_at_a_record
 from pgwerk._handlers.run import Run, monotonic
 from pgwerk._handlers.thread import Runner, close_loop, finish
+from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.crews.base import deadline_of
 from pgwerk.workers.forking.channel import Board, Channel, Progress, Ready, Unusable
 from pgwerk.workers.forking.signals import handled, ignore
@@ -171,7 +172,7 @@ class _Host:
 
     def _start_app(self) -> None:
         app = self._settings.app
-        app.forked_from_a_worker()
+        runtime_of(app.sync).forked()
         _ = finish(app.connect())
         if os.getpid() != self._pid:
             end_of_fork(None)

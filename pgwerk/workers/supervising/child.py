@@ -22,6 +22,7 @@ from pgwerk._handlers.call import Hooks
 from pgwerk._handlers.thread import finish
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
+from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking.signals import ignore
 from pgwerk.workers.supervising.begun import BegunJobs
 from pgwerk.workers.supervising.shared_heartbeats import SharedHeartbeats
@@ -108,9 +109,10 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, 
         failures = 0
         while True:
             try:
-                recovered = app.executor.perform(recover_dead(worker_id, reason, begun, app.config.max_lost))
+                executor = runtime_of(app).executor
+                recovered = executor.perform(recover_dead(worker_id, reason, begun, app.config.max_lost))
                 # Everybody who has to know does; in a list of workers it would only alarm.
-                app.executor.run(forget(worker_id))
+                executor.run(forget(worker_id))
                 break
             except WerkError as error:
                 failures += 1

@@ -13,6 +13,7 @@ from pgwerk._core.statements.workers import renew
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import WerkError
 from pgwerk.sync.app import Werk
+from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking import signals
 from pgwerk.workers.supervising.child import become_a_child, flush, run_undertaker
 
@@ -128,10 +129,11 @@ def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float
         # A server that does not answer must not keep the next try waiting.
         _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _ = signal.alarm(max(1, math.ceil(seconds)))
-        with contextlib.closing(app.executor.connect()) as connection:
+        executor = runtime_of(app).executor
+        with contextlib.closing(executor.connect()) as connection:
             # For nobody, it is enough that Postgres answered.
             if worker_ids:
-                app.executor.run_on(connection, renew(worker_ids, live))
+                executor.run_on(connection, renew(worker_ids, live))
         code = 0
     except WerkError as error:
         logger.debug("beater: %s", error)
