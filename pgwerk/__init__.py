@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pgwerk._core.payload import PickleSerializer as PickleSerializer
     from pgwerk._core.payload import Serializer as Serializer
     from pgwerk._core.payload import TypedJSONSerializer as TypedJSONSerializer
+    from pgwerk._core.statements.queries import QueueStats as QueueStats
+    from pgwerk._core.statements.workers import WorkerInfo as WorkerInfo
     from pgwerk._handlers.run import shield as shield
     from pgwerk._version import __version__ as __version__
     from pgwerk.config import WerkConfig as WerkConfig
@@ -55,6 +57,8 @@ _HOMES = {
     "pgwerk._core.job": ("DequeueStrategy", "ExecutionStatus", "FailureMode", "Job", "JobExecution", "JobStatus"),
     "pgwerk._core.options": ("Callback", "Dependency", "EnqueueParams", "Group", "Repeat", "Retry"),
     "pgwerk._core.payload": ("JSONSerializer", "PickleSerializer", "Serializer", "TypedJSONSerializer"),
+    "pgwerk._core.statements.queries": ("QueueStats",),
+    "pgwerk._core.statements.workers": ("WorkerInfo",),
     "pgwerk._version": ("__version__",),
     "pgwerk.config": ("WerkConfig",),
     "pgwerk.errors": (
@@ -100,6 +104,7 @@ __all__ = [
     "JobTimeout",
     "PickleSerializer",
     "ProcessWorker",
+    "QueueStats",
     "Repeat",
     "Retry",
     "ScheduleNotFound",
@@ -112,6 +117,7 @@ __all__ = [
     "WerkConfig",
     "WerkError",
     "Worker",
+    "WorkerInfo",
     "WorkerShutdown",
     "__version__",
     "configure_logging",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgwerk._core.enqueueing import split_options
-from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
 from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
 from pgwerk._core.statements.enqueue import Inserted
@@ -36,8 +36,7 @@ def job_of(new_job: NewJob, inserted: Inserted | None) -> Job | None:
     if inserted is None:
         return None
     values = {name: value for name, value in new_job.values.items() if name in _SHOWN}
-    if new_job.payload is not None:
-        values["payload"] = new_job.payload
+    values["payload"] = whole_payload(new_job.payload)
     for name in _OTHER_JSON:
         if name in values:
             values[name] = json.loads(values[name])

@@ -21,6 +21,16 @@ def reason_of(error: str | None) -> str | None:
     return next((line for line in lines[last + 1 :] if not line[0].isspace()), lines[-1]).strip()
 
 
+def whole_payload(stored: Any) -> Any:
+    """Give a payload the parts that are not stored because they are empty.
+
+    What another producer stored may be no such thing, or not even readable; it stays as it is.
+    """
+    if stored is None:
+        return {"args": [], "kwargs": {}}
+    return {"args": [], "kwargs": {}, **stored} if isinstance(stored, dict) else stored
+
+
 class JobStatus(StrEnum):
     """Where a job is in its life."""
 
@@ -76,6 +86,7 @@ class Job:
     attempts: int = 0
     max_attempts: int = 1
     payload: Any = None
+    """The arguments of the call, ``{"args": […], "kwargs": {…}}``; both are there when a job was read."""
     result: Any = field(default=None, repr=False)
     error: str | None = field(default=None, repr=False)
     lost: int = 0

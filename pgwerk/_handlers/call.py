@@ -86,7 +86,7 @@ class Handlers:
         context: Context | None = None
         wants = registry.wants_context(func)
         if wants or self.hooks:
-            claimed.job.payload = payload
+            claimed.job.payload = {**payload, "args": args, "kwargs": kwargs}
             context = self.context(run)
         if wants:
             args = [context, *args]

@@ -23,7 +23,6 @@ from pgwerk._core.options import (
 from pgwerk.sync.hooks import finish
 from pgwerk.sync.inline import run_inline
 from pgwerk.sync.runtime import Runtime
-from pgwerk.sync.tasks import KeyedTask
 
 Function: TypeAlias = Callable[..., Any] | str
 """What can be enqueued: a module-level function, a task, or a dotted path."""
@@ -35,18 +34,6 @@ class Enqueueing(Face):
     _runtime: Runtime
 
     # fmt: off
-    @overload
-    def enqueue(  # pyright: ignore[reportOverlappingOverload]  # a keyed task is a function, too
-        self, func: KeyedTask[..., Any, Any], /, *args: Any, _key: str | None = None,
-        _queue: str | None = None, _priority: int | None = None, _delay: Seconds | None = None,
-        _at: datetime | None = None, _retry: Retry | int | None = None, _timeout: Seconds | None = None,
-        _heartbeat: Seconds | None = None, _group: Group | str | None = None, _meta: dict[str, Any] | None = None,
-        _result_ttl: Seconds | None = None, _failure_ttl: Seconds | None = None, _ttl: Seconds | None = None,
-        _on_success: CallbackLike | None = None, _on_failure: CallbackLike | None = None,
-        _on_stopped: CallbackLike | None = None, _repeat: Repeat | None = None, _depends_on: DependsOn | None = None,
-        _failure_mode: FailureModeLike | None = None, _schedule_name: str | None = None,
-        _conn: Any = None, _sync: bool | None = None, **kwargs: Any,
-    ) -> Job | None: ...
     @overload
     def enqueue(
         self, func: Function, /, *args: Any, _key: None = None,
@@ -94,17 +81,6 @@ class Enqueueing(Face):
 
     # fmt: off
     @overload
-    def enqueue_at(  # pyright: ignore[reportOverlappingOverload]  # a keyed task is a function, too
-        self, at: datetime, func: KeyedTask[..., Any, Any], /, *args: Any, _key: str | None = None,
-        _queue: str | None = None, _priority: int | None = None, _retry: Retry | int | None = None,
-        _timeout: Seconds | None = None, _heartbeat: Seconds | None = None, _group: Group | str | None = None,
-        _meta: dict[str, Any] | None = None, _result_ttl: Seconds | None = None, _failure_ttl: Seconds | None = None,
-        _ttl: Seconds | None = None, _on_success: CallbackLike | None = None, _on_failure: CallbackLike | None = None,
-        _on_stopped: CallbackLike | None = None, _repeat: Repeat | None = None, _depends_on: DependsOn | None = None,
-        _failure_mode: FailureModeLike | None = None, _schedule_name: str | None = None,
-        _conn: Any = None, _sync: bool | None = None, **kwargs: Any,
-    ) -> Job | None: ...
-    @overload
     def enqueue_at(
         self, at: datetime, func: Function, /, *args: Any, _key: None = None,
         _queue: str | None = None, _priority: int | None = None, _retry: Retry | int | None = None,
@@ -133,17 +109,6 @@ class Enqueueing(Face):
         return self._enqueue_call(func, args, own, options)
 
     # fmt: off
-    @overload
-    def enqueue_in(  # pyright: ignore[reportOverlappingOverload]  # a keyed task is a function, too
-        self, delay: Seconds, func: KeyedTask[..., Any, Any], /, *args: Any, _key: str | None = None,
-        _queue: str | None = None, _priority: int | None = None, _retry: Retry | int | None = None,
-        _timeout: Seconds | None = None, _heartbeat: Seconds | None = None, _group: Group | str | None = None,
-        _meta: dict[str, Any] | None = None, _result_ttl: Seconds | None = None, _failure_ttl: Seconds | None = None,
-        _ttl: Seconds | None = None, _on_success: CallbackLike | None = None, _on_failure: CallbackLike | None = None,
-        _on_stopped: CallbackLike | None = None, _repeat: Repeat | None = None, _depends_on: DependsOn | None = None,
-        _failure_mode: FailureModeLike | None = None, _schedule_name: str | None = None,
-        _conn: Any = None, _sync: bool | None = None, **kwargs: Any,
-    ) -> Job | None: ...
     @overload
     def enqueue_in(
         self, delay: Seconds, func: Function, /, *args: Any, _key: None = None,

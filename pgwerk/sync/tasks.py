@@ -56,7 +56,10 @@ class Task(_Task[P, C_co, R_co]):
 
 
 class KeyedTask(_Task[P, C_co, R_co]):
-    """A task whose jobs have a key; made by ``task.options(key=…)``."""
+    """A task whose jobs have a key; made by ``task.options(key=…)``.
+
+    Type checkers know of the key here, and not in ``app.enqueue(task, …)``.
+    """
 
     def options(self, *, key: str | None = None, **options: Unpack[TaskOptions]) -> "KeyedTask[P, C_co, R_co]":
         """Return the same task with other options, or with another key; this one stays as it is."""

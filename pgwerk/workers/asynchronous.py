@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Unpack
 
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
@@ -17,6 +17,7 @@ from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.interrupt import ThreadRun
 from pgwerk._handlers.run import Run
 from pgwerk._handlers.task import LoopRunner
+from pgwerk.workers.base import WorkerSettings
 from pgwerk.workers.crews.base import Crew
 from pgwerk.workers.crews.loop import LoopCrew
 from pgwerk.workers.pooled import CrewWorker
@@ -42,7 +43,11 @@ class AsyncWorker(CrewWorker):
     """Stores progress one by one, so that the last word is the last."""
 
     def __init__(
-        self, app: Any, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any
+        self,
+        app: Any,
+        queues: Sequence[str] | str = ("default",),
+        concurrency: int = 10,
+        **settings: Unpack[WorkerSettings],
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self._reports: dict[str, Future[None]] = {}

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict
 
 from pgwerk._app.clock import new_id
 from pgwerk._core import options as opt
@@ -28,6 +28,21 @@ from pgwerk.workers.reporting.standard_streams import open_standard_streams
 logger = logging.getLogger("pgwerk.worker")
 
 Hook = Callable[[Context], Any]
+
+
+class WorkerSettings(TypedDict, total=False):
+    """The settings that all workers take, for type checkers and editors: `BaseWorker` says what they are by default."""
+
+    heartbeat_interval: float | None
+    poll_interval: float | None
+    dequeue_strategy: DequeueStrategy
+    burst: bool
+    before_process: Sequence[Hook]
+    after_process: Sequence[Hook]
+    sweep_interval: float | None
+    abort_interval: float | None
+    shutdown_timeout: float | None
+    health_file: "str | os.PathLike[str] | None"
 
 
 class BaseWorker:

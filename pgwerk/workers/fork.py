@@ -1,9 +1,10 @@
 """The worker of one process a job."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from pgwerk._core import options as opt
+from pgwerk.workers.base import WorkerSettings
 from pgwerk.workers.crews.processes import Limits
 from pgwerk.workers.process import HostingWorker
 
@@ -26,7 +27,7 @@ class ForkWorker(HostingWorker):
         concurrency: int = 10,
         *,
         sigterm_grace: float | None = None,
-        **settings: Any,
+        **settings: Unpack[WorkerSettings],
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         grace = app.config.sigterm_grace if sigterm_grace is None else sigterm_grace

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from pgwerk._core import backoff
 from pgwerk._core.child_liveness import LATE
@@ -16,7 +16,7 @@ from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import ConnectionFailed, WerkError
-from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.base import BaseWorker, WorkerSettings
 from pgwerk.workers.coordinating.coordinator import Coordinator
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.wakeup import Wakeup
@@ -39,7 +39,11 @@ class CrewWorker(BaseWorker):
     """What the crew consists of, for the log."""
 
     def __init__(
-        self, app: Any, queues: Sequence[str] | str = ("default",), concurrency: int = 10, **settings: Any
+        self,
+        app: Any,
+        queues: Sequence[str] | str = ("default",),
+        concurrency: int = 10,
+        **settings: Unpack[WorkerSettings],
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self._coordinator: Coordinator | None = None

@@ -6,14 +6,14 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from pgwerk._app.clock import new_id
 from pgwerk._core import options as opt
 from pgwerk._core.supervision import Command, Supervision
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import WerkError
-from pgwerk.workers.base import BaseWorker
+from pgwerk.workers.base import BaseWorker, WorkerSettings
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.forking import signals
 from pgwerk.workers.reporting.report import Reporter
@@ -51,7 +51,7 @@ class Worker(BaseWorker):
         processes: int | None = None,
         max_jobs: int | None = None,
         max_rss: int | str | None = None,
-        **settings: Any,
+        **settings: Unpack[WorkerSettings],
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         wanted = os.cpu_count() or 1 if processes is None else opt.whole("processes", processes, 1, 1000)

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from pgwerk._core import options as opt
+from pgwerk.workers.base import WorkerSettings
 from pgwerk.workers.crews.base import TIMEOUT_GRACE, Crew
 from pgwerk.workers.crews.processes import Limits, ProcessCrew
 from pgwerk.workers.forking.channel import Board
@@ -71,7 +72,7 @@ class ProcessWorker(HostingWorker):
         *,
         max_jobs: int | None = None,
         max_rss: int | str | None = None,
-        **settings: Any,
+        **settings: Unpack[WorkerSettings],
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self.limits = Limits(

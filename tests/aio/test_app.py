@@ -22,7 +22,7 @@ async def test_a_job_is_enqueued_run_and_looked_at(app: Werk) -> None:
         job = await app.enqueue(handlers.echo, 5, _queue="default", _priority=3, _meta={"a": 1})
         assert job is not None
         assert (job.status, job.priority, job.meta) == (JobStatus.QUEUED, 3, {"a": 1})
-        assert (await app.get_job(job)).payload == {"args": [5]}
+        assert (await app.get_job(job)).payload == {"args": [5], "kwargs": {}}
         with working(app):
             ended = await app.wait_for(job, timeout=20)
         assert (ended.status, ended.result) == (JobStatus.COMPLETE, 5)

@@ -92,7 +92,7 @@ def test_another_client_encoding(werk: Werk, connection: Any) -> None:
     job = werk.enqueue(WORK, "é", _conn=connection, _key="é")
     connection.commit()
     assert job is not None
-    assert werk.get_job(job).payload == {"args": ["é"]}
+    assert werk.get_job(job).payload == {"args": ["é"], "kwargs": {}}
     assert werk.get_job(job).key == "é"
     assert connection.encoding == "LATIN1"
 

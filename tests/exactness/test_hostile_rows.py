@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pgwerk import JobStatus, ThreadWorker, Werk
 from tests.database.test_bounds import OUTSIDE
+from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued
 
 OK = "tests.workers.handlers.note"
@@ -178,3 +179,33 @@ def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(
     app.sweep()
     assert outside.count("status in ('active', 'aborting')") == 0
     assert outside.one("select count(*) from {claims}") == 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        (None, {"args": [], "kwargs": {}}),
+        ('{"args": [1]}', {"args": [1], "kwargs": {}}),
+        ('{"kwargs": {"a": 1}}', {"args": [], "kwargs": {"a": 1}}),
+        ('{"other": 1}', {"args": [], "kwargs": {}, "other": 1}),
+        ("[1]", [1]),
+    ],
+)
+def test_a_payload_that_is_read_has_both_parts(app: Werk, outside: Outside, stored: str | None, read: Any) -> None:
+    """What is no object at all is shown as it is."""
+    job = app.enqueue(handlers.noop)
+    assert job.payload == {"args": [], "kwargs": {}}
+    outside.sql("update {jobs} set payload = %s::jsonb", stored)
+    assert app.get_job(job).payload == read
+    assert [one.payload for one in app.list_jobs()] == [read]
+
+
+def test_a_handler_and_a_hook_see_both_parts_of_a_payload(app: Werk) -> None:
+    seen: list[Any] = []
+    app.register_before_enqueue(lambda job: seen.append(job.payload))
+    calls = [app.enqueue(handlers.noop), app.enqueue(handlers.echo, 7), app.enqueue(handlers.echo, value=7)]
+    wanted = [{"args": [], "kwargs": {}}, {"args": [7], "kwargs": {}}, {"args": [], "kwargs": {"value": 7}}]
+    assert [job.payload for job in calls] == seen == wanted
+    del seen[:]
+    ThreadWorker(app, concurrency=1, burst=True, before_process=[lambda ctx: seen.append(ctx.job.payload)]).run()
+    assert seen == wanted

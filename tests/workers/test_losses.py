@@ -29,7 +29,8 @@ def all_jobs(app: Werk) -> list[Job]:
 
 
 def put(app: Werk, func: Callable[..., object], *args: object, **options: Any) -> Job:
-    job: Job = app.enqueue(func, *args, **options)
+    job: Job | None = app.enqueue(func, *args, **options)
+    assert job is not None
     return job
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
 from pgwerk._core.statements.times import epoch, moment
 
 INSERTED = {
@@ -96,6 +96,8 @@ def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
     for name in ("payload", "result"):
         if values[name] is not None:
             values[name] = decode(values[name])
+    if decode is not undecoded:
+        values["payload"] = whole_payload(values["payload"])
     for name in TIMES:
         values[name] = moment(values[name])
     return Job.of(values)
