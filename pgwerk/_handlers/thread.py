@@ -12,8 +12,8 @@ from typing import Any
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
-from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
 from pgwerk._handlers import forked
+from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
 from pgwerk._handlers.run import INTERRUPTIONS, Run, set_current_run
 
 logger = logging.getLogger("pgwerk.worker")
