@@ -1,6 +1,6 @@
 """Statements and operations: how the core asks, and how an executor answers."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -52,6 +52,8 @@ class Statement(Generic[R]):
     """Its parameters are texts, numbers and truth values, each with a cast, and it returns texts (or void) only."""
     alone: bool = False
     """It cannot run inside a transaction."""
+    copy: "Copy | None" = None
+    """A faster way to the same result, on a connection that can take it."""
     factory: "Callable[..., Statement[Any]] | None" = None
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
@@ -65,6 +67,16 @@ class Statement(Generic[R]):
         (result,) = yield (self,)
         answer: R = result
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Rows for COPY … FROM STDIN, and the statement whose rows say what came of it; both in one transaction."""
+
+    sql: str
+    lines: Callable[[], Iterable[str]]
+    """Texts in COPY's own format, each of any number of lines; called for each try."""
+    then: "Statement[Any]"
 
 
 def statement(factory: Callable[P, Statement[R]]) -> Callable[P, Statement[R]]:

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
-from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
+from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._postgres.adapting import AsyncPlainCursor
 from pgwerk._postgres.callers import AsyncForeign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
@@ -21,6 +21,7 @@ from pgwerk._postgres.driver import (
     TRIES,
     UNREADABLE,
     Renderer,
+    can_copy,
     lost,
     no_records,
     read_leniently,
@@ -160,6 +161,9 @@ class Executor:
 
     async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         if len(request) == 1:
+            if request[0].copy is not None and can_copy(connection):
+                with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+                    return [await self._copy(connection, request[0].copy)]
             if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
                 rows = await self._prepared(connection, request[0])
                 if rows is not None:
@@ -177,6 +181,14 @@ class Executor:
             # It is not lent again.
             connection.torn = True
             raise
+
+    async def _copy(self, connection: AsyncConnection[Any], copy: Copy) -> Rows:
+        # A transaction, or a savepoint in that of the operation.
+        async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+            async with cursor.copy(self._render.text(copy.sql)) as sink:
+                for lines in copy.lines():
+                    await sink.write(lines)
+            return await self._fetch(await self._send(connection, copy.then))
 
     async def _prepared(self, connection: OwnConnection, statement: Statement[Any]) -> "Rows | None":
         """Execute a prepared statement; None when that has to be done in the usual way."""

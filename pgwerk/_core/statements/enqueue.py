@@ -9,6 +9,7 @@ from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
+from pgwerk._core.statements.copying import copied
 from pgwerk._core.statements.times import EPOCH, epoch, moment
 
 Values = dict[str, Any]
@@ -53,9 +54,11 @@ def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[
         params[names[0]] = [job.get(names[0]) for job in jobs]
         kinds[0] = (names[0], "list")
     read: Callable[[Rows], list[Inserted]] = _read_inserted
+    copy = None
     if _may_run_at_once(names):
         read = partial(_read_all_inserted, [job["id"] for job in jobs])
-    return Statement(_insert_many_sql(tuple(kinds)), params, read)
+        copy = copied(jobs, always_tell=always_tell)
+    return Statement(_insert_many_sql(tuple(kinds)), params, read, copy=copy)
 
 
 def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
