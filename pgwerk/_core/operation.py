@@ -53,7 +53,7 @@ class Statement(Generic[R]):
     alone: bool = False
     """It cannot run inside a transaction."""
     copy: "Copy | None" = None
-    """A faster way to the same result, on a connection that can take it."""
+    """How it is done; then it has no SQL text of its own."""
     factory: "Callable[..., Statement[Any]] | None" = None
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
@@ -71,12 +71,15 @@ class Statement(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Rows for COPY … FROM STDIN, and the statement whose rows say what came of it; both in one transaction."""
+    """Rows for COPY … FROM STDIN; both statements share a transaction."""
 
     sql: str
     lines: Callable[[], Iterable[str]]
     """Texts in COPY's own format, each of any number of lines; called for each try."""
     then: "Statement[Any]"
+    """Its rows say what came of it."""
+    instead: Callable[[], "Statement[Any]"]
+    """The same for connections that take no COPY, and for rows that are there already."""
 
 
 def statement(factory: Callable[P, Statement[R]]) -> Callable[P, Statement[R]]:

@@ -186,11 +186,9 @@ def sendable(
 
 
 def can_copy(connection: Any) -> bool:
-    """Whether a connection takes rows by COPY: one of ours, in encodings that need no look at each text."""
+    """Whether a connection of ours takes rows by COPY: in its encodings, no text has to be looked at."""
     pgconn = connection.pgconn
-    return hasattr(connection, "prepared") and fits_all(
-        pgconn.parameter_status(b"client_encoding"), pgconn.parameter_status(b"server_encoding")
-    )
+    return fits_all(pgconn.parameter_status(b"client_encoding"), pgconn.parameter_status(b"server_encoding"))
 
 
 def read_leniently(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:

@@ -149,6 +149,8 @@ class Executor:
             return walk.result
 
     async def _perform(self, connection: AsyncConnection[Any] | AsyncForeign, request: Request) -> Sequence[Rows]:
+        if request[0].copy is not None:
+            return await self._copy_or_insert(connection, request[0].copy)
         if not isinstance(connection, AsyncConnection):
             return [await connection.rows(*self._render(statement)) for statement in request]
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
@@ -161,9 +163,6 @@ class Executor:
 
     async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         if len(request) == 1:
-            if request[0].copy is not None and can_copy(connection):
-                with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
-                    return [await self._copy(connection, request[0].copy)]
             if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
                 rows = await self._prepared(connection, request[0])
                 if rows is not None:
@@ -182,7 +181,13 @@ class Executor:
             connection.torn = True
             raise
 
-    async def _copy(self, connection: AsyncConnection[Any], copy: Copy) -> Rows:
+    async def _copy_or_insert(self, connection: AsyncConnection[Any] | AsyncForeign, copy: Copy) -> Sequence[Rows]:
+        if isinstance(connection, OwnConnection) and can_copy(connection):
+            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+                return [await connection.in_time(self._copy(connection, copy))]
+        return await self._perform(connection, (copy.instead(),))
+
+    async def _copy(self, connection: OwnConnection, copy: Copy) -> Rows:
         # A transaction, or a savepoint in that of the operation.
         async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
             async with cursor.copy(self._render.text(copy.sql)) as sink:

@@ -130,6 +130,8 @@ class Executor:
     def _perform(
         self, connection: Connection[Any] | Foreign, request: Request, meanwhile: Callable[[], None] | None
     ) -> Sequence[Rows]:
+        if request[0].copy is not None:
+            return self._copy_or_insert(connection, request[0].copy)
         if not isinstance(connection, Connection):
             return [connection.rows(*self._render(statement)) for statement in request]
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
@@ -137,9 +139,6 @@ class Executor:
             cursors = [self._send(connection, statement) for statement in request]
             return [self._await(cursor) for cursor in cursors]
         if len(request) == 1 and meanwhile is None:
-            if request[0].copy is not None and can_copy(connection):
-                with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
-                    return [self._copy(connection, request[0].copy)]
             if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
                 rows = self._exchange(connection, request[0])
                 if rows is not None:
@@ -157,7 +156,13 @@ class Executor:
             raise
         return [self._fetch(cursor) for cursor in cursors]
 
-    def _copy(self, connection: Connection[Any], copy: Copy) -> Rows:
+    def _copy_or_insert(self, connection: Connection[Any] | Foreign, copy: Copy) -> Sequence[Rows]:
+        if isinstance(connection, OwnConnection) and can_copy(connection):
+            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+                return [self._copy(connection, copy)]
+        return self._perform(connection, (copy.instead(),), None)
+
+    def _copy(self, connection: OwnConnection, copy: Copy) -> Rows:
         # A transaction, or a savepoint in that of the operation.
         with connection.transaction(), PlainCursor(connection) as cursor:
             with cursor.copy(self._render.text(copy.sql)) as sink:

@@ -16,7 +16,6 @@ from pgwerk.errors import DatabaseError
 from tests.database.builders import Desk, new
 from tests.fixtures.run import Run
 
-
 pytestmark = pytest.mark.every_executor
 
 

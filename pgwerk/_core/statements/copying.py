@@ -5,8 +5,8 @@ the same columns, to plain values; a worker may run them at once. Everything els
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from pgwerk._core.operation import Copy, Statement
@@ -22,15 +22,24 @@ _ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
-def copied(jobs: Sequence[dict[str, Any]], *, always_tell: bool) -> Copy | None:
-    """Insert jobs that may run at once, by COPY; None for jobs that need an INSERT."""
+SCHEDULING = {"delay", "at", "waiting", "ttl"}
+"""Without any of these, a job may run at once, and until it does."""
+
+
+def may_run_at_once(names: Collection[str]) -> bool:
+    """Whether jobs with these columns are all queued by their insertion, under ids that we know."""
+    return "id" in names and SCHEDULING.isdisjoint(names)
+
+
+def copied(jobs: Sequence[dict[str, Any]], insert: Callable[[], Statement[Any]], *, always_tell: bool) -> Copy | None:
+    """Insert jobs by COPY, or in the other way; None for jobs that need the other way."""
     names = tuple(jobs[0])
-    if len(jobs) < LEAST or "key" in names:
+    if len(jobs) < LEAST or "key" in names or not may_run_at_once(names):
         return None
     for job in jobs:
         if tuple(job) != names or not _PLAIN.issuperset(map(type, job.values())):
             return None
-    return Copy(_copy_sql(names), lambda: _lines(jobs), _told(jobs, always_tell=always_tell))
+    return Copy(_copy_sql(names), partial(_lines, jobs), _told(jobs, always_tell=always_tell), insert)
 
 
 @lru_cache(maxsize=256)
