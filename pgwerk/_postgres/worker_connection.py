@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 from psycopg import Connection, pq
 
-from pgwerk._core.operation import Operation, Procedure, R
+from pgwerk._core.operation import Operation, Procedure, R, walk_through
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.driver import TRIES, translated
 from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
-from pgwerk.sync.executor import Executor, walk_through
+from pgwerk.sync.executor import Executor
 from pgwerk.workers.coordinating.bounded import bounded
 
 logger = logging.getLogger("pgwerk.worker")

@@ -53,7 +53,7 @@ def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[
         params[names[0]] = [job.get(names[0]) for job in jobs]
         kinds[0] = (names[0], "list")
     read: Callable[[Rows], list[Inserted]] = _read_inserted
-    if _may_run_at_once(names):
+    if may_run_at_once(names):
         read = partial(_read_all_inserted, [job["id"] for job in jobs])
     return Statement(_insert_many_sql(tuple(kinds)), params, read)
 
@@ -180,7 +180,7 @@ _SCHEDULING = {*_EXTRA, "ttl"}
 """Without any of these, a job may run at once, and until it does."""
 
 
-def _may_run_at_once(names: Collection[str]) -> bool:
+def may_run_at_once(names: Collection[str]) -> bool:
     """Whether jobs with these columns are all queued by their insertion, under ids that we know."""
     return "id" in names and _SCHEDULING.isdisjoint(names)
 
@@ -206,7 +206,7 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
         sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
     sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
     answer = f"n.id::text, n.status, {epoch('n.scheduled_at')}, {epoch('n.enqueued_at')}"
-    if _may_run_at_once(value):
+    if may_run_at_once(value):
         answer = f"count(*), {epoch('min(n.enqueued_at)')}"
     return (
         f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
