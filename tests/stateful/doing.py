@@ -66,11 +66,14 @@ class Doing(RuleBasedStateMachine):
         draw = Random(f"{self.salt} {self.step} {seed}")
         steps: dict[Callable[[Random], None], int] = {
             self.enqueue: 30, self.claim: 25, self.start: 8, self.finish: 25, self.end_late: 3, self.cancel: 3,
-            self.abort: 4, self.delete: 3, self.requeue: 4, self.update: 5, self.touch: 3, self.pause: 3,
-            self.sweep: 6, self.pass_time: 7, self.bulk: 3, self.look: 4, self.die: 4, self.fall_silent: 4,
-            self.wait: 2, self.inline: 2, self.beat: 3, self.mend: 3, self.forget_claims: 1,
+            self.abort: 4, self.delete: 3, self.requeue: 4, self.update: 5, self.touch: 3, self.pause: 4,
+            self.sweep: 6, self.pass_time: 8, self.bulk: 3, self.look: 4, self.die: 4, self.fall_silent: 4,
+            self.wait: 2, self.inline: 2, self.beat: 3, self.mend: 3, self.forget_claims: 2,
         }  # fmt: skip
-        (step,) = draw.choices(list(steps), list(steps.values()))
+        # Histories of different kinds: some things happen much more often in one than in another.
+        favourites = Random(self.salt).sample(list(steps), 4)
+        weights = [weight + 12 * (step in favourites) for step, weight in steps.items()]
+        (step,) = draw.choices(list(steps), weights)
         note(step.__name__)
         step(draw)
 
@@ -280,10 +283,16 @@ class Doing(RuleBasedStateMachine):
         found.recovered = sorted(side.words(found.recovered))
         return found
 
-    def forget_claims(self, _draw: Random) -> None:
+    def forget_claims(self, draw: Random) -> None:
         """Rows are active that nobody claimed."""
-        self.both.do(lambda side: side.run(running.retire([one.claim for one in side.held.values()])))
-        self.both.do(lambda side: self.swept(side, sweep.sweep(LIVE, DAY)))
+        names = self.held(draw)
+        column = draw.choice(["started_at", "touched_at"])
+        self.both.do(lambda side: side.run(running.retire([claim for _, claim in self.fences(side, names)])))
+        for side in (self.both.postgres, self.both.memory):
+            for name in names:
+                side.shift(side.held[name].id, column, 60.0)
+        stuck = draw.choice([30.0, DAY])
+        self.both.do(lambda side: self.swept(side, sweep.sweep(LIVE, stuck)))
 
     # People -------------------------------------------------------------------------
 
@@ -294,6 +303,7 @@ class Doing(RuleBasedStateMachine):
     def abort(self, draw: Random) -> None:
         if name := self.pick(draw, "active", "queued", "waiting"):
             self.both.do(lambda side: side.run(manage.abort(side.id_of(name))))
+            self.both.do(lambda side: side.run(admin.start_abort(side.id_of(name))))
 
     def delete(self, draw: Random) -> None:
         if name := self.pick(draw):
@@ -317,7 +327,7 @@ class Doing(RuleBasedStateMachine):
 
     def pause(self, draw: Random) -> None:
         queue, reason = draw.choice(QUEUES), draw.choice([None, "why not"])
-        if draw.random() < 0.4:
+        if not self.both.memory.store.is_paused(queue) or draw.random() < 0.2:
             self.both.do(lambda side: side.run(manage.pause(queue, reason)))
         else:
             self.both.do(lambda side: side.run(admin.resume(queue)))
@@ -339,28 +349,44 @@ class Doing(RuleBasedStateMachine):
         self.both.do(lambda side: side.run(upkeep.promote_these(side.run(upkeep.due(limit)))))
         self.both.do(lambda side: side.run(running.locked(list(side.known))))
         self.both.do(lambda side: side.run(settling.groups_of(list(side.known))))
-        if name is not None and draw.random() < 0.3:
-            self.both.do(lambda side: side.run(upkeep.give_up(side.id_of(name), "it holds up others", None)))
         names = self.held(draw, 1)
-        if names and draw.random() < 0.3:
+        if names and draw.random() < 0.4:
+            # Its permit is left behind.
+            self.both.do(lambda side: side.run(upkeep.give_up(*self.fences(side, names)[0][:1], "no", None)))
+        elif name is not None and draw.random() < 0.4:
+            self.both.do(lambda side: side.run(upkeep.give_up(side.id_of(name), "it holds up others", None)))
+        elif names:
             self.both.do(lambda side: side.run(running.fail_unread(self.fences(side, names), "it cannot be read")))
 
     # Time ---------------------------------------------------------------------------
 
     def pass_time(self, draw: Random) -> None:
-        column = draw.choice(["scheduled_at", "expires_at", "touched_at", "started_at", "completed_at"])
-        name = self.pick(draw, "scheduled") if column == "scheduled_at" else self.pick(draw)
-        if name is None:
+        column, unit, statuses = draw.choice([
+            ("scheduled_at", None, ("scheduled",)), ("expires_at", "ttl", ("queued", "scheduled", "waiting")),
+            ("expires_at", None, ("complete", "failed", "aborted")), ("touched_at", "heartbeat_secs", ("active",)),
+            ("started_at", "timeout_secs", ("active", "aborting")), ("completed_at", None, ("failed",)),
+        ])  # fmt: skip
+        fitting = [job for job in self.jobs if job[column] is not None and (unit is None or job[unit] is not None)]
+        likely = [job for job in fitting if job["status"] in statuses]
+        some = [job["id"] for job in (likely if likely and draw.random() < 0.8 else fitting)]
+        if not some:
             return
+        names = draw.sample(some, min(len(some), draw.randint(1, 3)))
         for side in (self.both.postgres, self.both.memory):
-            side.shift(side.id_of(name), column, DAY)
+            for name in names:
+                side.shift(side.id_of(name), column, DAY)
             side.shift_claims(self.worker, 120.0)
+        if draw.random() < 0.8:
+            self.sweep(draw)
 
     def sweep(self, draw: Random) -> None:
         steps: Callable[[], Procedure[Any]] = draw.choice([
-            lambda: sweep.sweep(LIVE, LIVE), lambda: sweep.sweep(LIVE, None), lambda: sweep.recover(LIVE, 0),
+            lambda: sweep.sweep(LIVE, LIVE), lambda: sweep.sweep(LIVE, None), lambda: sweep.sweep(LIVE, DAY, 0),
+            lambda: sweep.sweep(LIVE, None), lambda: sweep.sweep(LIVE, DAY), lambda: sweep.recover(LIVE, 0),
             lambda: sweep.recover(LIVE, seen=None), lambda: sweep.recover(LIVE, seen=5.0),
         ])  # fmt: skip
+        limit = draw.randint(1, 2)
+        self.both.do(lambda side: side.run(upkeep.promote(limit)))
         self.both.do(lambda side: self.swept(side, steps()))
         self.both.do(lambda side: side.perform(sweep.promote_due()))
 

@@ -332,7 +332,7 @@ class MemorySide(Side):
         return self.ear.drain()
 
     def shift(self, id_: str, column: str, seconds: float) -> None:
-        moment = self.store.jobs[id_][column]
+        moment = self.store.jobs[id_][column] if id_ in self.store.jobs else None
         if moment is not None:
             with self.store.transaction():
                 _ = self.store.change(id_, **{column: moment - timedelta(seconds=seconds)})
