@@ -48,6 +48,8 @@ class Statement(Generic[R]):
     repeatable: bool = False
     binary: bool = False
     """Ask for the rows in binary: cheaper where there are many numbers and times, and the same values."""
+    texts: bool = False
+    """Its parameters are texts, numbers and truth values, each with a cast, and it returns texts (or void) only."""
     alone: bool = False
     """It cannot run inside a transaction."""
     factory: "Callable[..., Statement[Any]] | None" = None

@@ -160,6 +160,10 @@ class Executor:
 
     async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         if len(request) == 1:
+            if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
+                rows = await self._prepared(connection, request[0])
+                if rows is not None:
+                    return [rows]
             return [await self._fetch(await self._send(connection, request[0]))]
         if not isinstance(connection, OwnConnection):
             try:
@@ -173,6 +177,13 @@ class Executor:
             # It is not lent again.
             connection.torn = True
             raise
+
+    async def _prepared(self, connection: OwnConnection, statement: Statement[Any]) -> "Rows | None":
+        """Execute a prepared statement; None when that has to be done in the usual way."""
+        text, params = sendable(connection.pgconn, *self._render(statement))
+        if params is None:
+            return None
+        return await connection.wait(connection.prepared.exchange(connection.pgconn, text, params))
 
     async def _pipelined(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         async with connection.pipeline():

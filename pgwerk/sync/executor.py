@@ -136,6 +136,10 @@ class Executor:
             cursors = [self._send(connection, statement) for statement in request]
             return [self._await(cursor) for cursor in cursors]
         if len(request) == 1 and meanwhile is None:
+            if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
+                rows = self._exchange(connection, request[0])
+                if rows is not None:
+                    return [rows]
             return [self._fetch(self._send(connection, request[0]))]
         try:
             with connection.pipeline():
@@ -148,6 +152,13 @@ class Executor:
                 connection.torn = True
             raise
         return [self._fetch(cursor) for cursor in cursors]
+
+    def _exchange(self, connection: OwnConnection, statement: Statement[Any]) -> "Rows | None":
+        """Execute a prepared statement; None when that has to be done in the usual way."""
+        text, params = sendable(connection.pgconn, *self._render(statement))
+        if params is None:
+            return None
+        return connection.wait(connection.prepared.exchange(connection.pgconn, text, params))
 
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.

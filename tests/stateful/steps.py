@@ -168,7 +168,7 @@ class Steps(RuleBasedStateMachine):
         taken, denied = self.model.claim(count, self.worker)
         answer = self.run(claims.claim(["default"], count, self.worker))
         assert [one.job.id for one in answer.jobs] == [row.id for row in taken]
-        assert answer.denied == sorted({row.group for row in denied if row.group})
+        assert list(answer.denied) == sorted({row.group for row in denied if row.group})
         for one in answer.jobs:
             self.model.rows[one.job.id].claim = one.claim
             assert one.job.attempts == self.model.rows[one.job.id].attempts

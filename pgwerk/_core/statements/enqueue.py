@@ -33,7 +33,7 @@ def insert(job: Values, *, always_tell: bool) -> Statement[list[Inserted]]:
     cannot rely on who is idle now).
     """
     sql = _insert_sql(tuple(job))
-    return Statement(sql, {**job, "tell": always_tell}, _read_inserted)
+    return Statement(sql, {**job, "tell": always_tell}, _read_inserted, texts=True)
 
 
 @statement
@@ -154,7 +154,7 @@ _TELL_ONE = (
     f"""
     returning id::text, status, {epoch("scheduled_at")}, {epoch("enqueued_at")},"""
     """
-              case when %(tell)s or exists (select from {idle}) then
+              case when %(tell)s::boolean or exists (select from {idle}) then
                   case status
                       when 'queued' then pg_notify({wake}, 'q' || queue)
                       when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from scheduled_at - enqueued_at))
