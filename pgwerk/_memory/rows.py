@@ -72,7 +72,9 @@ _OF_ALL = (
     "id", "function", "queue", "priority", "attempts", "max_attempts", "claim_id", "scheduled_at", "enqueued_at",
     "started_at",
 )  # fmt: skip
-_OF_SOME = tuple(name for name in SELECTED if name not in ("payload", "result", "error", "timeout_secs", *_OF_ALL))
+_OF_SOME = tuple(
+    name for name in SELECTED if name not in ("payload", "result", "error", "status", "timeout_secs", *_OF_ALL)
+)
 
 
 def claimed_of(row: Row) -> Claimed:

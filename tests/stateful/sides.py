@@ -136,7 +136,7 @@ class Side:
         def translate(item: Any) -> Any:  # noqa: C901
             match item:
                 case Enum():
-                    return item
+                    return repr(item)
                 case str():
                     for id_, name in names.items():
                         item = item.replace(id_, name)

@@ -21,6 +21,14 @@ from tests.stateful.sides import Both, MemorySide, PostgresSide
 
 EXAMPLES = int(os.environ.get("PGWERK_TEST_EXAMPLES", "12"))
 
+# As memory's: Postgres's own sort by the millisecond only, and those of one statement in any order.
+IN_ORDER = """
+    create sequence "{schema}".made;
+    alter table {jobs} alter column id set default (
+        lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+        || '7000' || '8' || lpad(to_hex(nextval('"{schema}".made')), 15, '0'))::uuid
+"""
+
 
 class Machine(Doing):
     """The steps, and what must be true after each."""
@@ -35,6 +43,8 @@ def machine(dsn: str, schema: str, pg: "psycopg.Connection[Any]") -> Iterator[ty
     names = Names(schema)
     with SyncFace(dsn, names, pool_size=2) as face:
         face.run(migrate.migrate())
+        with pg.cursor() as cursor:
+            _ = cursor.execute(IN_ORDER.format(schema=schema, jobs=names.render("{jobs}", with_params=False)).encode())
         both = Both(PostgresSide(face, pg, names), MemorySide(Store()))
         yield type("Both", (Machine,), {"both": both})
         both.postgres.close()
