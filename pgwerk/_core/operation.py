@@ -199,6 +199,22 @@ def ask(op: Operation[R]) -> Generator[Operation[Any], Any, R]:
     return result
 
 
+def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:
+    """Run each operation that a procedure asks for with *run*."""
+    try:
+        op = next(steps)
+        while True:
+            try:
+                result = run(op)
+            except Exception as error:  # noqa: BLE001  # the procedure decides
+                op = steps.throw(error)
+            else:
+                op = steps.send(result)
+    except StopIteration as stop:
+        value: R = stop.value
+        return value
+
+
 # Readers that many statements share ------------------------------------------------
 
 

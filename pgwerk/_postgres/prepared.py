@@ -40,6 +40,9 @@ class PreparedStatements:
 
         Raises psycopg's errors.
         """
+        if pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            # One that is gone would end the transaction, and psycopg drops all of them after each rollback.
+            return None
         prepared = self._names.get(text)
         if prepared is None:
             uses = self._uses[text] = self._uses.get(text, 0) + 1

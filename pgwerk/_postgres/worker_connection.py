@@ -11,12 +11,12 @@ from typing import Any
 import psycopg
 from psycopg import Connection, pq
 
-from pgwerk._core.operation import Operation, Procedure, R
+from pgwerk._core.operation import Operation, Procedure, R, walk_through
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.bounded import bounded
 from pgwerk._postgres.driver import TRIES, translated
 from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
-from pgwerk.sync.executor import Executor, walk_through
+from pgwerk.sync.executor import Executor
 
 logger = logging.getLogger("pgwerk.worker")
 

@@ -11,7 +11,7 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
-from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk
+from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk, walk_through
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.callers import Foreign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
@@ -207,19 +207,3 @@ class Executor:
             if cursor.pgresult is None or cursor.pgresult.status != pq.ExecStatus.TUPLES_OK:
                 raise
             return read_leniently(cursor)
-
-
-def walk_through(steps: Procedure[R], run: Callable[[Operation[Any]], Any]) -> R:
-    """Run each operation that a procedure asks for with *run*."""
-    try:
-        op = next(steps)
-        while True:
-            try:
-                result = run(op)
-            except Exception as error:  # noqa: BLE001  # the procedure decides
-                op = steps.throw(error)
-            else:
-                op = steps.send(result)
-    except StopIteration as stop:
-        value: R = stop.value
-        return value

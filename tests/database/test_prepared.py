@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgwerk._core.operation import Rows, Statement
+from pgwerk._core.operation import Rows, Statement, Steps, operation
 from pgwerk._postgres.names import Names
 from pgwerk._postgres.prepared import USES
 from pgwerk.errors import DatabaseError, SerializationError
@@ -125,3 +125,14 @@ def test_any_value_arrives_as_a_cursor_sends_it(face: SyncFace | AioFace, text: 
     direct = face.run(sent)
     sent.texts = False
     assert direct == face.run(sent)
+
+
+@operation()
+def asking_within_a_transaction() -> Steps[Rows]:
+    return (yield from ask())
+
+
+def test_what_is_gone_is_not_missed_within_a_transaction(face: SyncFace | AioFace) -> None:
+    prepare(face, ask())
+    face.run(Statement("deallocate all", {}, list))  # as psycopg does after a rollback
+    assert face.run(asking_within_a_transaction()) == face.run(ask())

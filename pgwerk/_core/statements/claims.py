@@ -1,7 +1,7 @@
 """Claiming: a batch of jobs in one statement, and one job by itself."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
@@ -21,20 +21,25 @@ _FRONT: Place = (-_BEYOND, datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-00
 
 _ORDER = "(-priority::integer), scheduled_at, id"
 
+OPTIONS = (
+    "key", "meta", "progress", "group_key", "heartbeat_secs", "ttl", "result_ttl", "failure_ttl", "retry_intervals",
+    "no_retry", "on_success", "on_failure", "on_stopped", "callback_of", "repeat_remaining", "schedule_name",
+    "lost", "max_lost", "watched", "interrupted",
+)  # fmt: skip
+"""A job that has none of these, and whose row stays when it fails, is bare."""
+
 # Out of the row itself, not out of a copy of all its columns.
 _CLAIMED_LIST = """
     returning
        j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text as payload,
        j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
-       case when row(j.key, j.meta, j.progress, j.group_key, j.heartbeat_secs, j.ttl, j.result_ttl, j.failure_ttl,
-                     j.retry_intervals, j.no_retry, j.on_success, j.on_failure, j.on_stopped,
-                     j.callback_of, j.repeat_remaining, j.schedule_name,
-                     j.lost, j.max_lost, j.watched, j.interrupted) is null
+       case when row(${options}) is null
                  and j.failure_mode = 'hold'
             then null
             else (to_jsonb(j) - '{payload,result,error}'::text[])::text
        end as extras
 """
+_CLAIMED_LIST = _CLAIMED_LIST.replace("${options}", ", ".join(f"j.{name}" for name in OPTIONS))
 
 _LOOK = """
     -- One index range per queue, or two around a cursor, each walked with the lock inside, then put in order again.
@@ -302,4 +307,9 @@ def _add_extras(values: dict[str, Any], extras: dict[str, Any]) -> bool:
             values[name] = value
     mode = FailureMode(values.get("failure_mode", FailureMode.HOLD))
     values["failure_mode"] = mode
-    return mode is FailureMode.HOLD and not any(values.get(name) for name in _SPECIAL)
+    return is_plain(values)
+
+
+def is_plain(values: Mapping[str, Any]) -> bool:
+    """Whether a job with these values can be closed in a batch, see `Claimed`."""
+    return values["failure_mode"] == FailureMode.HOLD and not any(values.get(name) for name in _SPECIAL)

@@ -241,24 +241,25 @@ def take_keys(ids: Sequence[str]) -> Statement[None]:
     )
 
 
-_COPIED = (
+COPIED = (
     "function", "queue", "priority", "max_lost", "payload", "meta", "timeout_secs",
     "heartbeat_secs", "group_key", "group_limit", "ttl", "result_ttl", "failure_ttl", "failure_mode",
     "retry_intervals", "no_retry", "on_success", "on_success_timeout", "on_failure",
     "on_failure_timeout", "on_stopped", "on_stopped_timeout", "repeat_interval_secs",
     "repeat_intervals", "schedule_name",
 )  # fmt: skip
+"""What a repetition has of the job that it repeats."""
 
 
 @statement
 def repeat(jobs: Sequence[tuple[Job, float]]) -> Statement[None]:
     """Insert the next repetition of these jobs (job, seconds until then), with all their options."""
-    names = ", ".join(_COPIED)
+    names = ", ".join(COPIED)
     return Statement(
         f"""
         with new as (
             insert into {{jobs}} ({names}, max_attempts, key, repeat_remaining, status, scheduled_at, expires_at)
-            select {", ".join(f"j.{name}" for name in _COPIED)}, coalesce(j.budget, j.max_attempts),
+            select {", ".join(f"j.{name}" for name in COPIED)}, coalesce(j.budget, j.max_attempts),
                    t.key, j.repeat_remaining - 1,
                    case when t.delay > 0 then 'scheduled' else 'queued' end,
                    now() + t.delay * interval '1 second',

@@ -1,0 +1,220 @@
+"""What has to be looked after while jobs run."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from pgwerk._core.statements import upkeep as st
+from pgwerk._core.statements.upkeep import LONG_AGO, OVERDUE_GRACE, Past, Promoted
+from pgwerk._memory.answering import answers
+from pgwerk._memory.answers.running import running
+from pgwerk._memory.answers.telling import tell_ended, tell_queued
+from pgwerk._memory.answers.workers import busy, there
+from pgwerk._memory.rows import ENDED, RUNNING, UNSTARTED, UNSUCCESSFUL, Row
+from pgwerk._memory.store import Store
+from pgwerk._memory.values import EARLIEST, later, seconds_text, uuid
+
+# Scheduled jobs -----------------------------------------------------------------------------------
+
+
+def _scheduled(store: Store) -> list[Row]:
+    return sorted(store.lane("scheduled"), key=lambda row: row["scheduled_at"])
+
+
+@answers(st.promote)
+def promote(store: Store, limit: int) -> Promoted:
+    scheduled = _scheduled(store)
+    due = [row for row in scheduled if row["scheduled_at"] <= store.now]
+    moved = [store.change(row["id"], status="queued") for row in due[:limit]]
+    tell_queued(store, moved)
+    next_due = [(row["scheduled_at"] - store.now).total_seconds() for row in scheduled[len(due) : len(due) + 1]]
+    if len(due) > limit:
+        next_due.append(0.05)
+    return Promoted(len(moved), min(next_due, default=None))
+
+
+@answers(st.due)
+def due(store: Store, limit: int) -> list[str]:
+    return [row["id"] for row in _scheduled(store) if row["scheduled_at"] <= store.now][:limit]
+
+
+@answers(st.promote_these)
+def promote_these(store: Store, ids: Sequence[str]) -> int:
+    moved = [
+        store.change(row["id"], status="queued")
+        for row in store.existing(ids)
+        if row["status"] == "scheduled" and row["scheduled_at"] <= store.now
+    ]
+    tell_queued(store, moved, always=True)
+    return len(moved)
+
+
+# Jobs that hold up others -------------------------------------------------------------------------
+
+
+@answers(st.next_in)
+def next_in(store: Store, queues: Sequence[str], limit: int) -> list[str]:
+    return [
+        id_
+        for queue in queues
+        for id_ in [row["id"] for row in store.claimable(queue, None) if row["scheduled_at"] <= store.now][:limit]
+    ]
+
+
+@answers(st.rehearse_claim)
+def rehearse_claim(store: Store, ids: Sequence[str]) -> list[str]:
+    queued = [row for row in store.existing(ids) if row["status"] == "queued"]
+    for row in queued:
+        _ = store.change(
+            row["id"], status="active", attempts=row["attempts"] + 1, started_at=store.now, touched_at=store.now
+        )
+    return [row["id"] for row in queued]
+
+
+@answers(st.forget_rehearsal)
+def forget_rehearsal(store: Store, ids: Sequence[str]) -> None:
+    for row in store.existing(ids):
+        _ = store.change(row["id"], status="queued", attempts=row["attempts"] - 1, started_at=None, touched_at=None)
+
+
+@answers(st.give_up)
+def give_up(store: Store, job_id: str, reason: str, claim: int | None = None) -> list[str]:
+    row = store.find(job_id)
+    if row is None or row["status"] in ENDED:
+        return []
+    if claim is not None and (row["claim_id"] != claim or row["status"] not in RUNNING):
+        return []
+    failed = store.change(
+        row["id"], status="failed", error=reason, completed_at=store.now, worker_id=None, blocked=False,
+        expires_at=None,
+    )  # fmt: skip
+    tell_ended(store, [failed])
+    return [row["id"]]
+
+
+# Running jobs -------------------------------------------------------------------------------------
+
+
+@answers(st.overdue)
+def overdue(store: Store, limit: int, seen: float | None = None) -> list[tuple[str, int, str]]:
+    seconds = there(store, seen)
+    found: list[tuple[str, int, str]] = []
+    for number, claim in sorted(store.tables.claims.items()):
+        for row in running(store, number, claim.job_ids):
+            reason = _overdue(store, row, seconds)
+            if reason is not None and len(found) < limit:
+                found.append((row["id"], number, reason))
+    return found
+
+
+def _overdue(store: Store, row: Row, seen: float) -> str | None:
+    heartbeat, timeout = row["heartbeat_secs"], row["timeout_secs"]
+    if heartbeat is not None and seen >= heartbeat and _is_over(store, row["touched_at"], heartbeat):
+        return f"worker lost: the job was not renewed for {seconds_text(heartbeat)} s"
+    if timeout is not None and seen >= OVERDUE_GRACE and _is_over(store, row["started_at"], timeout + OVERDUE_GRACE):
+        return f"timed out after {seconds_text(timeout)} s, and its worker did not stop it"
+    return None
+
+
+def _is_over(store: Store, since: datetime | None, seconds: float | None) -> bool:
+    return since is not None and seconds is not None and later(since, seconds) < store.now
+
+
+@answers(st.unclaimed)
+def unclaimed(store: Store, stuck: float, limit: int) -> list[tuple[str, int, str]]:
+    found: list[tuple[str, int, str]] = []
+    for row in store.lane("ready"):
+        claim = store.tables.claims.get(row["claim_id"] or 0)
+        if row["status"] == "queued" or (claim is not None and row["id"] in claim.job_ids):
+            continue
+        reason = _unclaimed(store, row, stuck)
+        if reason is not None:
+            found.append((row["id"], row["claim_id"] or 0, reason))
+    return found[:limit]
+
+
+def _unclaimed(store: Store, row: Row, stuck: float) -> str | None:
+    heartbeat, timeout = row["heartbeat_secs"], row["timeout_secs"]
+    started = row["started_at"] or row["scheduled_at"]
+    if _is_over(store, row["touched_at"] or started, heartbeat):
+        return f"worker lost: nobody holds it, and it was not renewed for {seconds_text(heartbeat)} s"
+    if timeout is not None and _is_over(store, started, timeout + OVERDUE_GRACE):
+        return f"timed out after {seconds_text(timeout)} s, and nobody holds it"
+    return "worker lost: nobody holds it" if started < store.before(stuck) else None
+
+
+@answers(st.adopt)
+def adopt(store: Store, ids: Sequence[str]) -> None:
+    for row in store.existing(ids):
+        if row["claim_id"] is None:
+            _ = store.change(row["id"], claim_id=0)
+
+
+@answers(st.settled_claims)
+def settled_claims(store: Store, limit: int) -> int:
+    before = store.now - timedelta(minutes=1)
+    over = [
+        number
+        for number, claim in sorted(store.tables.claims.items())
+        if claim.at < before and not running(store, number, claim.job_ids)
+    ]
+    return sum(store.tables.claims.drop(number) for number in over[:limit])
+
+
+# Leftovers ----------------------------------------------------------------------------------------
+
+
+@answers(st.past)
+def past(store: Store, expires_at: str, id_: str, limit: int) -> list[Past]:
+    after = (EARLIEST if expires_at == LONG_AGO else datetime.fromisoformat(expires_at), uuid(id_))
+    found = [
+        row for row in store.expiring() if row["expires_at"] < store.now and (row["expires_at"], row["id"]) > after
+    ]
+    return [Past(row["id"], row["expires_at"].isoformat(" "), row["status"] not in UNSTARTED) for row in found[:limit]]
+
+
+@answers(st.waiting)
+def waiting(store: Store, after: str, limit: int) -> list[tuple[str, bool]]:
+    first = uuid(after)
+    found = [row["id"] for row in store.lane("waiting") if row["id"] > first]
+    return [(id_, _is_stranded(store, id_)) for id_ in found[:limit]]
+
+
+def _is_stranded(store: Store, id_: str) -> bool:
+    left = [(store.jobs.get(parent), edge) for parent, edge in store.tables.edges.of(id_).items() if not edge.satisfied]
+    parents = [(row["status"], edge) for row, edge in left if row is not None]
+    hopeless = any(status in UNSUCCESSFUL and not edge.allow_failure for status, edge in parents)
+    return hopeless or all(status in ENDED for status, _ in parents)
+
+
+@answers(st.leaked_permits)
+def leaked_permits(store: Store, limit: int) -> list[str]:
+    leaked = list(_leaked(store))[:limit]
+    for key, slot in leaked:
+        store.tables.permits.drop(key, slot)
+    return [key for key, _ in leaked]
+
+
+def _leaked(store: Store) -> Iterator[tuple[str, int]]:
+    for key, slot, job in store.tables.permits.holders():
+        row = store.jobs.get(job)
+        if row is None or row["status"] not in RUNNING:
+            yield key, slot
+
+
+@answers(st.blocked_groups)
+def blocked_groups(store: Store, after: str, limit: int) -> list[str]:
+    return [group for group in store.blocked_groups() if group > after][:limit]
+
+
+@answers(st.forget_workers)
+def forget_workers(store: Store, older_than: float) -> int:
+    before, held = store.before(older_than), busy(store)
+    gone = [
+        id_
+        for id_, row in store.tables.workers.items()
+        if row["status"] != "active"
+        and row["expires_at"] is not None
+        and row["expires_at"] < before
+        and id_ not in held
+    ]
+    return sum(store.tables.workers.drop(id_) for id_ in gone)
