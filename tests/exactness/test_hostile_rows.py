@@ -178,3 +178,34 @@ def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(
     app.sweep()
     assert outside.count("status in ('active', 'aborting')") == 0
     assert outside.one("select count(*) from {claims}") == 0
+
+
+def refuse_every_change(outside: Outside, app: Werk, function: str) -> None:
+    """What a trigger of the installation's own can do."""
+    name = app.names.table("jobs")[:-1] + '_refuse"'
+    outside.sql(f"create function {name}() returns trigger language plpgsql as "
+                f"$$ begin if old.function = '{function}' then raise exception 'hands off'; end if; "
+                "return new; end $$")  # fmt: skip
+    outside.sql(f"create trigger refuse before update on {{jobs}} for each row execute function {name}()")
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+@pytest.mark.parametrize("strategy", ["priority", "round_robin"])
+def test_jobs_that_nobody_can_change_do_not_keep_those_behind_them(
+    app: Werk, outside: Outside, notes: Any, caplog: pytest.LogCaptureFixture, concurrency: int, strategy: str
+) -> None:
+    refuse_every_change(outside, app, "odd.one")
+    odd = [enqueued(app.enqueue("odd.one", "never", _priority=9)).id for _ in range(3)]
+    for _ in range(10):
+        enqueued(app.enqueue(OK, "behind"))
+    ThreadWorker(app, burst=True, concurrency=concurrency, dequeue_strategy=strategy).run()
+    assert notes.count("behind") == 10
+    told = [record.getMessage() for record in caplog.records if "can be neither claimed nor failed" in record.msg]
+    assert sorted(line.split()[1] for line in told) == sorted(odd)
+    assert all("hands off" in line for line in told)
+    assert {app.get_job(id_).status for id_ in odd} == {JobStatus.QUEUED}
+    # Once it can be changed, it runs.
+    outside.sql("drop trigger refuse on {jobs}")
+    outside.sql("update {jobs} set function = %s where function = 'odd.one'", OK)
+    ThreadWorker(app, burst=True).run()
+    assert notes.count("never") == 3

@@ -101,8 +101,8 @@ def promote_these(ids: Sequence[str]) -> Statement[int]:
 
 
 @statement
-def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
-    """Name the jobs that come next in each of these queues."""
+def next_in(queues: Sequence[str], limit: int, skip: Sequence[str] = ()) -> Statement[list[str]]:
+    """Name the jobs that come next in each of these queues, but for those to *skip*."""
     return Statement(
         """
         select j.id::text
@@ -113,11 +113,12 @@ def next_in(queues: Sequence[str], limit: int) -> Statement[list[str]]:
               and j.lane = 'ready'
               and j.status = 'queued'
               and j.scheduled_at <= now()
+              and j.id <> all(%(skip)s::uuid[])
             order by (-j.priority::integer), j.scheduled_at, j.id
             limit %(limit)s
         ) j
         """,
-        {"queues": list(queues), "limit": limit},
+        {"queues": list(queues), "limit": limit, "skip": list(skip)},
         column,
         repeatable=True,
     )
