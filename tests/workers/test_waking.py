@@ -44,8 +44,7 @@ class Handler:
 class LoopHandler(Handler):
     async def _run(self) -> Any:
         self.begun.release()
-        while not self.end.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(self.end.wait, 10)
         return SUCCEEDED
 
     def run(self, _run: Any) -> Any:
