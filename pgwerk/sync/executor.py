@@ -28,7 +28,8 @@ from pgwerk._postgres.driver import (
     translated,
 )
 from pgwerk._postgres.names import Names
-from pgwerk.sync.connector import Connector, OwnConnection
+from pgwerk._postgres.own_connection import OwnConnection
+from pgwerk.sync.connector import Connector
 from pgwerk.sync.pool import Pool
 
 R = TypeVar("R")

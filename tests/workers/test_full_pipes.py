@@ -41,6 +41,10 @@ def drain(fd: int) -> str:
     return b"".join(parts).decode(errors="replace").replace("x" * 100, "")
 
 
+def fail_at_length() -> None:
+    raise ValueError("z" * 10 * ROOM)
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     read, write = os.pipe()
@@ -90,7 +94,7 @@ def test_a_line_longer_than_the_room_is_shortened(pipe: tuple[int, int]) -> None
     with unblocked():
         logger.warning("%s", "y" * 10 * ROOM)
         try:
-            _ = int("z" * 10 * ROOM)
+            fail_at_length()
         except ValueError:
             logger.exception("what happened")
         text = drain(pipe[0])
