@@ -19,6 +19,7 @@ from pgwerk._app.calls import (
     with_defaults,
 )
 from pgwerk._app.definition import Application
+from pgwerk._app.waiting import TimeLeft
 from pgwerk._core.context import Context
 from pgwerk._core.enqueueing import Draft
 from pgwerk._core.job import Job, JobExecution
@@ -29,7 +30,7 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
 from pgwerk._postgres.callers_aio import usable_connection
-from pgwerk._postgres.deadlines import deadline, unhurried
+from pgwerk._postgres.deadlines import deadline, remaining, unhurried
 from pgwerk.aio.executor import Executor
 from pgwerk.aio.inline import run_inline
 from pgwerk.aio.loops import PerLoop
@@ -240,7 +241,8 @@ class Werk(Application):
         refuse_to_wait("apply", options)
         with deadline(timeout):
             job = newly_enqueued(await self.enqueue_call(func, args, kwargs, options), options)
-        return result_of(await self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
+            left = TimeLeft.of(timeout, remaining())
+        return result_of(await self.wait_for(job, timeout=left, poll_interval=poll_interval))
 
     async def map(
         self,
@@ -264,9 +266,10 @@ class Werk(Application):
         else:
             with deadline(timeout):
                 jobs = await self._insert(new_jobs, None)
+                left = TimeLeft.of(timeout, remaining())
         ids = ids_to_wait_for(new_jobs, jobs, return_exceptions=return_exceptions)
         if ids:
-            await self._wait(ids, timeout, poll_interval)
+            await self._wait(ids, left, poll_interval)
         ended = await self._run(queries.get_many(ids, self.decode))
         return results_of(new_jobs, jobs, ended, return_exceptions=return_exceptions)
 

@@ -17,6 +17,7 @@ from pgwerk._app.calls import (
     with_defaults,
 )
 from pgwerk._app.definition import Application
+from pgwerk._app.waiting import TimeLeft
 from pgwerk._core.context import Context
 from pgwerk._core.enqueueing import Draft
 from pgwerk._core.job import Job, JobExecution
@@ -27,7 +28,7 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, workers
 from pgwerk._postgres.callers import usable_connection
-from pgwerk._postgres.deadlines import deadline, unhurried
+from pgwerk._postgres.deadlines import deadline, remaining, unhurried
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.hooks import finish
 from pgwerk.sync.inline import run_inline
@@ -222,7 +223,8 @@ class Werk(Application):
         refuse_to_wait("apply", options)
         with deadline(timeout):
             job = newly_enqueued(self.enqueue_call(func, args, kwargs, options), options)
-        return result_of(self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
+            left = TimeLeft.of(timeout, remaining())
+        return result_of(self.wait_for(job, timeout=left, poll_interval=poll_interval))
 
     def map(
         self,
@@ -241,14 +243,16 @@ class Werk(Application):
         """
         calls = self._calls(func, iter_kwargs, shared)
         new_jobs = [self._ordered(draft) for draft, _ in calls]
+        left = timeout
         if any(options.get("sync") for _, options in calls):
             jobs = [self._place(new_job, options) for new_job, (_, options) in zip(new_jobs, calls, strict=True)]
         else:
             with deadline(timeout):
                 jobs = self._insert(new_jobs, None)
+                left = TimeLeft.of(timeout, remaining())
         ids = ids_to_wait_for(new_jobs, jobs, return_exceptions=return_exceptions)
         if ids:
-            self._wait(ids, timeout, poll_interval)
+            self._wait(ids, left, poll_interval)
         ended = self._run(queries.get_many(ids, self.decode))
         return results_of(new_jobs, jobs, ended, return_exceptions=return_exceptions)
 
