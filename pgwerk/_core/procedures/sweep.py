@@ -22,6 +22,8 @@ from pgwerk._core.statements import settling, upkeep, workers
 from pgwerk.errors import WerkError
 
 BATCH = 500
+OFFERS = 2000
+"""How many groups with blocked members are looked at between two sweeps."""
 LOOK = 2000
 """How many rows a step reads that looks for something rare."""
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -70,6 +72,7 @@ def recover(live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.
     if lost.overdue:
         yield from _recover_overdue(swept, seen)
     yield from _look_again(swept.recovered)
+    swept.readied = yield from _offer_to_blocked(swept, OFFERS)
     return swept
 
 
@@ -230,7 +233,7 @@ def sweep(
     swept.promoted, swept.next_due = promoted.moved, promoted.next_due
     yield from _end_time(swept)
     yield from _release_stranded(swept)
-    swept.readied = yield from _offer_permits(swept)
+    swept.readied += yield from _offer_permits(swept)
     while (yield from ask(upkeep.settled_claims(BATCH))) == BATCH:
         pass
     _ = yield from ask(upkeep.forget_workers(KEEP_WORKERS))
@@ -265,11 +268,22 @@ def _release_stranded(swept: Swept) -> Procedure[None]:
 
 def _offer_permits(swept: Swept) -> Procedure[int]:
     refused: Refused = []
-    total, after = 0, ""
+    total = 0
     while freed := (yield from ask(upkeep.leaked_permits(BATCH))):
         total += sum((yield from each(sorted(set(freed)), settling.ready, refused)))
-    while keys := (yield from ask(upkeep.blocked_groups(after, BATCH))):
+    swept.refused += [(f"of group {key}", reason) for key, reason in refused]
+    return total + (yield from _offer_to_blocked(swept))
+
+
+def _offer_to_blocked(swept: Swept, most: float = math.inf) -> Procedure[int]:
+    """Offer the free permits of groups with blocked members; how many may compete. One batch more than *most* at most.
+
+    Whoever was offered one before may have expired, or its queue may be paused by now.
+    """
+    refused: Refused = []
+    total, seen, after = 0, 0, ""
+    while seen < most and (keys := (yield from ask(upkeep.blocked_groups(after, BATCH)))):
         total += sum((yield from each(keys, settling.ready, refused)))
-        after = keys[-1]
+        after, seen = keys[-1], seen + len(keys)
     swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total
