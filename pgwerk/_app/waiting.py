@@ -18,6 +18,21 @@ LAST_LOOK = 1.0
 """Seconds that a look may take although the time is over: who waits for 0 s wants to know how it is now."""
 
 
+class TimeLeft(float):
+    """What is left of a timeout whose first part went by otherwise; errors speak of the whole of it."""
+
+    whole: float
+
+    @classmethod
+    def of(cls, timeout: float | None, left: float | None) -> "TimeLeft | None":
+        """The rest of a timeout; None when there is none."""
+        if timeout is None or left is None:
+            return None
+        found = cls(max(0.0, left))
+        found.whole = timeout
+        return found
+
+
 class Ends:
     """The jobs that somebody waits for, and how long yet; the clock is the caller's."""
 
@@ -25,7 +40,7 @@ class Ends:
         self.left = sorted(set(ids))
         """Those that have not ended, as far as is known."""
         self._poll = opt.seconds("poll_interval", poll_interval, positive=True)
-        self._timeout = timeout
+        self._timeout = timeout.whole if isinstance(timeout, TimeLeft) else timeout
         self._deadline = None if timeout is None else now + timeout
 
     def seen(self, ends: Sequence[End]) -> None:

@@ -133,11 +133,11 @@ def operation(
 
 
 @dataclass(frozen=True, slots=True)
-class _Then(Generic[R, S]):
-    """An operation whose result is passed on to a function."""
+class _Around(Generic[R, S]):
+    """An operation walked by a generator function that stands between it and its executor."""
 
     op: Operation[R]
-    use: Callable[[R], S]
+    walk: Callable[[Operation[R]], Steps[S]]
 
     @property
     def atomic(self) -> bool:
@@ -148,12 +148,21 @@ class _Then(Generic[R, S]):
         return self.op.repeatable
 
     def __iter__(self) -> Steps[S]:
-        return self.use((yield from self.op))
+        return self.walk(self.op)
+
+
+def around(op: Operation[R], walk: Callable[[Operation[R]], Steps[S]]) -> Operation[S]:
+    """Make an operation of what *walk* makes of the steps of *op*: it may change requests, replies and the result."""
+    return _Around(op, walk)
 
 
 def then(op: Operation[R], use: Callable[[R], S]) -> Operation[S]:
     """Make an operation whose result is what *use* makes of that of *op*; what it raises, the operation raises."""
-    return _Then(op, use)
+    return around(op, partial(_use, use))
+
+
+def _use(use: Callable[[R], S], op: Operation[R]) -> Steps[S]:
+    return use((yield from op))
 
 
 class Walk(Generic[R]):

@@ -76,6 +76,10 @@ def pin(wrong: Mapping[str, str]) -> tuple[bytes, list[str]]:
     return f"select {calls}".encode(), [word for setting in wrong.items() for word in setting]
 
 
+UNLIMITED = {"statement_timeout": "0"}
+"""For maintenance: a role's limit is for calls that somebody waits for."""
+
+
 PROBE = (b"begin", b"commit")
 """What is sent through a pooler once, for `refuse_statement_mode` to look at how it ends."""
 

@@ -2,21 +2,21 @@
 
 import contextlib
 import logging
-import select
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, pq
 
 from pgwerk._core.operation import Operation, R
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.adapting import PLAIN
 from pgwerk._postgres.bounded import bounded
 from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, translated
+from pgwerk._postgres.own_connection import OwnConnection
 from pgwerk._postgres.settings import FACTS, facts, pin
-from pgwerk._postgres.worker_connection import shut
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
@@ -28,45 +28,32 @@ ANSWER_SECONDS = 5.0
 LOCK_SECONDS = 2.0
 """How long a heartbeat waits for a lock: on its own row, which somebody may hold for an instant, or on the table."""
 
-_R, _W = 1, 2
-"""What psycopg's generators wait for, and are told has come."""
+
+class HeartbeatConnection(OwnConnection):
+    """Gives up an answer that takes too long, and hears notifications whatever bytes they bring."""
+
+    patience = ANSWER_SECONDS
+    cancels = False
+
+    def __init__(self, pgconn: pq.abc.PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        # A pooler may stand in between, and what is asked is asked rarely.
+        self.prepare_threshold = None
+        self.heard: deque[str] = deque()
+        """The payloads that have arrived."""
+        # In place of psycopg's, which fails where the server has no encoding and somebody sends any bytes.
+        self.pgconn.notify_handler = partial(_hear, self.heard)
 
 
-class ImpatientConnection(Connection[Any]):
-    """A connection that is closed when an answer takes too long, whatever the network and the server do."""
-
-    def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:  # noqa: ARG002
-        """Wait for what psycopg waits for, but not for ever."""
-        deadline = monotonic() + ANSWER_SECONDS
-        fd = self.pgconn.socket
-        poll = select.poll()
-        try:
-            wanted = next(gen)
-            poll.register(fd, _events(wanted))
-            while True:
-                happened = poll.poll(max(0.0, deadline - monotonic()) * 1000)
-                if not happened:
-                    # Whatever psycopg is in the middle of, it finds out by itself that the connection is gone.
-                    shut(self)
-                    deadline += ANSWER_SECONDS
-                    continue
-                events = happened[0][1]
-                # Errors and the end of the connection are for the reader to find out.
-                ready = (_R if events & ~select.POLLOUT else 0) | (_W if events & select.POLLOUT else 0)
-                wanted = gen.send(ready)
-                poll.modify(fd, _events(wanted))
-        except StopIteration as stop:
-            return stop.value
-
-
-def _events(wanted: int) -> int:
-    return (select.POLLIN if wanted & _R else 0) | (select.POLLOUT if wanted & _W else 0)
+def _hear(heard: "deque[str]", notify: pq.misc.PGnotify) -> None:
+    heard.append(notify.extra.decode(errors="replace"))
 
 
 class Line(Listener):
     """A listener that also runs statements."""
 
-    kind = ImpatientConnection
+    kind = HeartbeatConnection
+    any_bytes = True
 
     def __init__(self, executor: Executor, channels: Sequence[str], dsn: str | None = None) -> None:
         super().__init__(executor, channels, dsn)
@@ -77,8 +64,10 @@ class Line(Listener):
     def connect(self) -> None:
         """Connect and LISTEN; raises ConnectionFailed."""
         super().connect()
-        if self._connection is not None:
-            _prepared_for(self._connection, self.heard)
+        connection = self._connection
+        if isinstance(connection, HeartbeatConnection):
+            self.heard.extend(connection.heard)
+            connection.pgconn.notify_handler = partial(_hear, self.heard)
 
     def _proves_itself(self) -> bool:
         # Over the worker's other connection, so that it takes no third one.
@@ -92,7 +81,7 @@ class Line(Listener):
             try:
                 connection.pgconn.consume_input()
                 while (notify := connection.pgconn.notifies()) is not None:
-                    self.heard.append(notify.extra.decode(errors="replace"))
+                    _hear(self.heard, notify)
             except psycopg.Error as error:
                 self.close()
                 raise ConnectionFailed(f"the listening connection was lost: {str(error).strip()}") from error
@@ -102,12 +91,6 @@ class Line(Listener):
     def connection(self) -> "Connection[Any] | None":
         """The connection, if there is one."""
         return self._connection
-
-
-def _prepared_for(connection: Connection[Any], heard: "deque[str]") -> None:
-    # A pooler may stand in between, and what is asked is asked rarely.
-    connection.prepare_threshold = None
-    connection.add_notify_handler(lambda notify: heard.append(notify.payload))
 
 
 class WorkerListener:
@@ -158,8 +141,7 @@ class WorkerListener:
         if self.listen() or self._plain is not None:
             return
         try:
-            plain = ImpatientConnection.connect(self._executor.conninfo, autocommit=True, context=PLAIN)
-            plain.prepare_threshold = None
+            plain = HeartbeatConnection.connect(self._executor.conninfo, autocommit=True, context=PLAIN)
             found = facts(plain.execute(FACTS).fetchone(), plain.info.backend_pid)
             if found.to_set:
                 _ = plain.execute(*pin(found.to_set))

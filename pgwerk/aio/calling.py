@@ -6,10 +6,11 @@ from typing import Any, Literal, TypeVar, overload
 
 from pgwerk._app import requests
 from pgwerk._app.calls import ids_to_wait_for, newly_enqueued, refuse_to_wait, result_of, results_of, split_call
+from pgwerk._app.waiting import TimeLeft
 from pgwerk._core.job import Job
 from pgwerk._core.options import CallbackLike, DependsOn, FailureModeLike, Group, Repeat, Retry, Seconds
 from pgwerk._core.statements import queries
-from pgwerk._postgres.deadlines import deadline
+from pgwerk._postgres.deadlines import deadline, remaining
 from pgwerk.aio.enqueueing import Enqueueing
 
 T = TypeVar("T")
@@ -97,7 +98,8 @@ class Calling(Enqueueing):
         refuse_to_wait("apply", options)
         with deadline(timeout):
             job = newly_enqueued(await self._enqueue_call(func, args, kwargs, options), options)
-        return result_of(await self.wait_for(job, timeout=timeout, poll_interval=poll_interval))
+            left = TimeLeft.of(timeout, remaining())
+        return result_of(await self.wait_for(job, timeout=left, poll_interval=poll_interval))
 
     # fmt: off
     @overload
@@ -163,7 +165,7 @@ class Calling(Enqueueing):
         return_exceptions: bool = False,
         **shared: Any,
     ) -> list[Any]:
-        """Enqueue a call for each dict of arguments and return the results in their new_job.
+        """Enqueue a call for each dict of arguments and return the results in their order.
 
         *shared*: arguments and options of every call. With *return_exceptions* a JobError stands where a job did
         not succeed, else the first is raised.
@@ -175,8 +177,9 @@ class Calling(Enqueueing):
         else:
             with deadline(timeout):
                 jobs = await self._insert(new_jobs, None)
+                left = TimeLeft.of(timeout, remaining())
         ids = ids_to_wait_for(new_jobs, jobs, return_exceptions=return_exceptions)
         if ids:
-            await self._runtime.wait(ids, timeout, poll_interval)
+            await self._runtime.wait(ids, left, poll_interval)
         ended = await self._runtime.run(queries.get_many(ids, self._app.decode))
         return results_of(new_jobs, jobs, ended, return_exceptions=return_exceptions)

@@ -29,6 +29,7 @@ from pgwerk._postgres.driver import (
     translated,
 )
 from pgwerk._postgres.names import Names
+from pgwerk._postgres.settings import UNLIMITED, pin
 from pgwerk.aio.connector import Connector, OwnConnection
 from pgwerk.aio.loops import PerLoop
 from pgwerk.aio.pool import Pool
@@ -93,6 +94,9 @@ class Executor:
         if connection is not None:
             return await self.run_on(connection, op)
         pool = self._pool
+        if getattr(op, "alone", False):
+            pool.drop_idle()
+            return await self._run_alone(op)
         for attempt in range(1, TRIES + 1):
             try:
                 async with pool.lease() as own:
@@ -107,6 +111,19 @@ class Executor:
                     raise refused(error, self.where, pool.idle) from error
             await asyncio.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
+
+    async def _run_alone(self, op: Operation[R]) -> R:
+        """Run maintenance that takes no transaction, on a connection whose settings nobody uses afterwards."""
+        own = await self.connect()
+        try:
+            if not own.pooled:
+                _ = await own.execute(*pin(UNLIMITED))
+            return await self._walk(own, op)
+        except psycopg.Error as error:
+            raise refused(error, self.where) from error
+        finally:
+            # Without an await, which could be cancelled.
+            own.pgconn.finish()
 
     async def run_on(self, connection: AsyncConnection[Any] | AsyncForeign, op: Operation[R]) -> R:
         """Run *op* once on this connection."""

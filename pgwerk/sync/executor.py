@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -29,7 +29,9 @@ from pgwerk._postgres.driver import (
     translated,
 )
 from pgwerk._postgres.names import Names
-from pgwerk.sync.connector import Connector, OwnConnection
+from pgwerk._postgres.own_connection import OwnConnection
+from pgwerk._postgres.settings import UNLIMITED, pin
+from pgwerk.sync.connector import Connector
 from pgwerk.sync.pool import Pool
 
 R = TypeVar("R")
@@ -82,6 +84,8 @@ class Executor:
         """
         if connection is not None:
             return self.run_on(connection, op)
+        if getattr(op, "alone", False):
+            return self._run_alone(op)
         for attempt in range(1, TRIES + 1):
             try:
                 with self._pool.lease() as own:
@@ -96,6 +100,17 @@ class Executor:
                     raise refused(error, self.where, self._pool.idle) from error
             time.sleep(backoff.reconnect(attempt, random.random()))
         raise AssertionError("unreachable")
+
+    def _run_alone(self, op: Operation[R]) -> R:
+        """Run maintenance that takes no transaction, on a connection whose settings nobody uses afterwards."""
+        self._pool.drop_idle()
+        with closing(self.connect()) as own:
+            try:
+                if not own.pooled:
+                    _ = own.execute(*pin(UNLIMITED))
+                return self._walk(own, op)
+            except psycopg.Error as error:
+                raise refused(error, self.where) from error
 
     def run_on(
         self, connection: Connection[Any] | Foreign, op: Operation[R], meanwhile: Callable[[], None] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
+from pgwerk._postgres.adapting import PLAIN
 from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.errors import ConnectionFailed
@@ -22,6 +23,8 @@ class Listener:
 
     kind: type[Connection[Any]] = Connection
     """The class of its connection."""
+    any_bytes = False
+    """Whether it can take what is said in a database without an encoding, which Postgres would not translate."""
 
     def __init__(self, executor: Executor, channels: Sequence[str], dsn: str | None = None) -> None:
         self._executor = executor
@@ -35,7 +38,7 @@ class Listener:
         """Connect and LISTEN; raises ConnectionFailed."""
         self.close()
         try:
-            connection = self.kind.connect(self._conninfo, autocommit=True)
+            connection = self.kind.connect(self._conninfo, autocommit=True, context=PLAIN if self.any_bytes else None)
             for channel in self._channels:
                 _ = connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
             self._connection = connection
@@ -46,11 +49,11 @@ class Listener:
         except psycopg.Error as error:
             raise translated(error, self._executor.where) from error
 
-    @staticmethod
-    def _is_pooled(connection: Connection[Any]) -> bool:
+    def _is_pooled(self, connection: Connection[Any]) -> bool:
         found = facts(connection.execute(FACTS).fetchone(), connection.info.backend_pid)
-        if found.wrong and not found.pooled:
-            _ = connection.execute(*pin(found.wrong))
+        to_set = found.to_set if self.any_bytes else found.wrong
+        if to_set and not found.pooled:
+            _ = connection.execute(*pin(to_set))
         return found.pooled
 
     def _proves_itself(self) -> bool:

@@ -27,7 +27,8 @@ from pgwerk._postgres.connecting import (
     slot_seconds,
     unharmed,
 )
-from pgwerk.sync.connector import Connector, OwnConnection
+from pgwerk._postgres.own_connection import OwnConnection
+from pgwerk.sync.connector import Connector
 
 _inherited: list[object] = []
 """What belongs to a parent process: kept, because its end is the parent's business."""

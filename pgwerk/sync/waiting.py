@@ -12,8 +12,8 @@ from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.statements import queries
 from pgwerk._postgres.deadlines import deadline
 from pgwerk._postgres.driver import PROOF_SECONDS
+from pgwerk._postgres.own_connection import OwnConnection
 from pgwerk.errors import ConnectionFailed, WerkError
-from pgwerk.sync.connector import OwnConnection
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
 

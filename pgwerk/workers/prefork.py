@@ -17,6 +17,7 @@ from pgwerk.workers.base import BaseWorker, WorkerSettings
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.forking import signals
 from pgwerk.workers.reporting.report import Reporter
+from pgwerk.workers.reporting.unblocked import unblocked
 from pgwerk.workers.supervising import child as children
 from pgwerk.workers.supervising.begun import BegunJobs
 from pgwerk.workers.supervising.child import ChildSettings, run_child
@@ -73,6 +74,10 @@ class Worker(BaseWorker):
 
         Raises WerkError when the children find that they cannot work (tables missing, a wrong setting).
         """
+        with unblocked() as self._log:
+            self._run()
+
+    def _run(self) -> None:
         wakeup = self._wakeup = Wakeup()
         self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
         self._errands = HelperProcesses(self.werk, self._pipes)
@@ -149,6 +154,7 @@ class Worker(BaseWorker):
                     seen_looks += 1
                     for process in self._children.values():
                         process.signal(signal.SIGUSR1)
+                self._log.tell()
                 self._reap()
                 plan = supervision.plan(monotonic())
                 for pid, command in plan.commands:

@@ -167,8 +167,8 @@ def test_a_settle_that_lost_its_job_asks_once() -> None:
         settle.end_unstarted([ID], Aborted()),
         settle.release_waiting([ID]),
         manage.delete([ID]),
-        recover.recover_overdue(),
-        recover.recover_unclaimed(1.0),
+        recover.recover_overdue([(ID, 1, "late")]),
+        recover.recover_unclaimed([(ID, 1, "late")], 1.0),
     ],
 )
 def test_where_nothing_is_found_nothing_is_written(op: Operation[Any]) -> None:

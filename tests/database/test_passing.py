@@ -218,6 +218,21 @@ def test_a_free_permit_is_offered_to_a_member_that_can_use_it(desk: Desk, why: s
     assert [one.id for one in desk.claim(10)] == members[2:]
 
 
+def test_an_offer_to_a_member_that_expires_passes_on_before_the_sweep(desk: Desk) -> None:
+    holder, members = blocked_members(desk, 3)
+    desk.end(holder)
+    assert desk.sql("select id::text from {jobs} where lane = 'ready'") == [(members[0],)], "it has the offer"
+    desk.sql(UNFIT["expired"], members[0])
+    assert desk.claim(10) == []
+    assert desk.run.perform(sweep.recover(LIVE)).readied == 1
+    (taken,) = desk.claim(10)
+    assert taken.id == members[1]
+    # While nothing is free, nobody is disturbed.
+    assert desk.run.perform(sweep.recover(LIVE)).readied == 0
+    desk.end(taken)
+    assert [one.id for one in desk.claim(10)] == members[2:]
+
+
 def test_members_of_a_queue_that_is_paused_leave_their_turn_to_others(desk: Desk) -> None:
     holder, members = blocked_members(desk, 2)
     desk.sql("update {jobs} set queue = 'soon paused' where id = %s", members[0])

@@ -196,6 +196,21 @@ def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     check(scale, workers.roster())
 
 
+def test_active_rows_that_no_claim_knows_are_looked_for_in_steps(scale: Scale) -> None:
+    place, read = upkeep.FIRST_RUNNABLE, 0
+    for _ in range(3):
+        nodes = check(scale, upkeep.unclaimed(3600.0, place, 500), touches=500)
+        (walk,) = [node for node in nodes if node.get("Index Name") == CLAIM]
+        read += walk["Actual Rows"]
+        last = scale.executor.run(upkeep.unclaimed(3600.0, place, 500)).last
+        assert last is not None
+        assert last > place
+        place = last
+    assert read == 1500
+    check(scale, upkeep.lock_unclaimed([place[3]], 3600.0), touches=1)
+    check(scale, upkeep.lock_overdue([(place[3], 1)]), touches=1)
+
+
 def test_retention_and_expiry_read_only_what_is_due(scale: Scale) -> None:
     check(scale, upkeep.past(upkeep.LONG_AGO, NO_ID, 500))
 

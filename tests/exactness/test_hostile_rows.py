@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgwerk import JobStatus, ThreadWorker, Werk
+from pgwerk import DequeueStrategy, JobStatus, ThreadWorker, Werk
 from tests.database.test_bounds import OUTSIDE
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued
@@ -209,3 +209,34 @@ def test_a_handler_and_a_hook_see_both_parts_of_a_payload(app: Werk) -> None:
     del seen[:]
     ThreadWorker(app, concurrency=1, burst=True, before_process=[lambda ctx: seen.append(ctx.job.payload)]).run()
     assert seen == wanted
+
+
+def refuse_every_change(outside: Outside, app: Werk, function: str) -> None:
+    """What a trigger of the installation's own can do."""
+    name = app._app.names.table("jobs")[:-1] + '_refuse"'
+    outside.sql(f"create function {name}() returns trigger language plpgsql as "
+                f"$$ begin if old.function = '{function}' then raise exception 'hands off'; end if; "
+                "return new; end $$")  # fmt: skip
+    outside.sql(f"create trigger refuse before update on {{jobs}} for each row execute function {name}()")
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+@pytest.mark.parametrize("strategy", ["priority", "round_robin"])
+def test_jobs_that_nobody_can_change_do_not_keep_those_behind_them(
+    app: Werk, outside: Outside, notes: Any, caplog: pytest.LogCaptureFixture, concurrency: int, strategy: str
+) -> None:
+    refuse_every_change(outside, app, "odd.one")
+    odd = [enqueued(app.enqueue("odd.one", "never", _priority=9)).id for _ in range(3)]
+    for _ in range(10):
+        enqueued(app.enqueue(OK, "behind"))
+    ThreadWorker(app, burst=True, concurrency=concurrency, dequeue_strategy=DequeueStrategy(strategy)).run()
+    assert notes.count("behind") == 10
+    told = [record.getMessage() for record in caplog.records if "can be neither claimed nor failed" in record.msg]
+    assert sorted(line.split()[1] for line in told) == sorted(odd)
+    assert all("hands off" in line for line in told)
+    assert {app.get_job(id_).status for id_ in odd} == {JobStatus.QUEUED}
+    # Once it can be changed, it runs.
+    outside.sql("drop trigger refuse on {jobs}")
+    outside.sql("update {jobs} set function = %s where function = 'odd.one'", OK)
+    ThreadWorker(app, burst=True).run()
+    assert notes.count("never") == 3

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 
 from pgwerk import EnqueueError, JobError, JobNotFound, JobStatus, JobTimeout, Werk
 from pgwerk.sync.listener import Listener
+from pgwerk.sync.runtime import Runtime
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect, in_a_fork
 from tests.fixtures.workers import Notes, eventually, thread_worker
@@ -202,3 +204,23 @@ def _awaited(app: Werk) -> int:
         text = app._app.names.render("select count(*) from {jobs} where awaited", with_params=False)
         row = connection.execute(text.encode()).fetchone()
     return int(row[0]) if row else 0
+
+
+@pytest.mark.parametrize("wait", ["apply", "map"])
+def test_one_deadline_holds_for_the_enqueue_and_the_wait(app: Werk, monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    """What the enqueue takes is not given to the wait again, and the error speaks of the whole."""
+    given: list[float | None] = []
+    original = Runtime.wait
+
+    def spy(self: Runtime, ids: list[str], timeout: float | None, poll_interval: float) -> None:
+        given.append(timeout)
+        original(self, ids, timeout, poll_interval)
+
+    monkeypatch.setattr(Runtime, "wait", spy)
+    started = time.monotonic()
+    call = partial(app.apply, "app.nobody") if wait == "apply" else partial(app.map, "app.nobody", [{}, {}])
+    with pytest.raises(JobTimeout, match=r"within 1 s; it goes on"):
+        call(timeout=1)
+    assert time.monotonic() - started < 2
+    assert given[0] is not None
+    assert 0 < given[0] < 1

@@ -9,6 +9,7 @@ import pytest
 from pgwerk import JobStatus, Retry, SerializationError, ThreadWorker, Werk
 from pgwerk._postgres.adapting import fitting
 from tests.exactness.helpers import enqueued
+from tests.fixtures.workers import running
 from tests.settings.conftest import Hostile
 
 HERE = "tests.settings.handlers"
@@ -76,6 +77,24 @@ def test_without_an_encoding_everything_goes(hostile: Hostile) -> None:
         assert (found.args, found.result, found.key, found.meta) == (("€ ü",), [["€ ü"], {}], "€", {"€": "ü"})
         assert app.get_job(failed).reason == "ValueError: é 10 €"
         assert {one.key for one in app.list_jobs()} == {"€", None, "\ufffd"}
+
+
+def test_a_notification_of_any_bytes_does_not_disturb_a_worker(
+    hostile: Hostile, caplog: pytest.LogCaptureFixture
+) -> None:
+    dsn = hostile(encoding="SQL_ASCII")
+    with Werk(dsn) as app, running(ThreadWorker, app, concurrency=1):
+        app.apply(f"{HERE}.work", timeout=20)
+        with psycopg.connect(dsn, client_encoding="SQL_ASCII", autocommit=True) as other:
+            for _ in range(3):
+                other.execute(f"notify {quoted(app._app.names.wake_channel)}, '".encode() + b"q\xe9\xff'")
+                assert app.apply(f"{HERE}.work", timeout=20) is not None
+        assert [worker.status for worker in app.list_workers()] == ["active"]
+    assert [record.getMessage() for record in caplog.records if record.levelno > 20] == []
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def test_only_what_does_not_fit_is_changed() -> None:

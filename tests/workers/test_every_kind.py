@@ -108,6 +108,22 @@ def test_a_timeout_interrupts_python_code(app: Werk, kind: Kind, notes: Notes) -
         assert app.apply(handlers.add, 1, 1, timeout=20) == 2
 
 
+def test_a_timeout_is_enforced_when_it_is_over_however_the_worker_waits(app: Werk, kind: Kind) -> None:
+    """The worker has just gone to sleep when the handler begins, or is just about to."""
+    late = []
+    with running(kind, app, concurrency=2):
+        app.apply(handlers.add, 1, 1, timeout=20)
+        for _ in range(12):
+            job = app.enqueue(handlers.nap, 30, _timeout=0.1)
+            assert job is not None
+            failed = app.wait_for(job, timeout=20)
+            assert "timed out after 0.1 s" in (failed.error or "")
+            assert failed.started_at is not None
+            assert failed.completed_at is not None
+            late.append((failed.completed_at - failed.started_at).total_seconds() - 0.1)
+    assert sorted(late)[-2] < 0.2, late
+
+
 def test_a_timeout_cancels_the_running_query_and_leaves_the_connection_usable(
     app: Werk, kind: Kind, notes: Notes
 ) -> None:

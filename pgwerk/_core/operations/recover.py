@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Steps, operation, together
-from pgwerk._core.operations.settle import settle_claimed
+from pgwerk._core.operations.settle import settle_claimed, settle_locked
 from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
 from pgwerk._core.statements import running, upkeep, workers
+from pgwerk._core.statements.upkeep import Late
 from pgwerk._core.statements.workers import LostClaim
 
 BATCH = 500
@@ -48,11 +49,14 @@ def recover_lost(
 
 
 @operation(repeatable=True)
-def recover_worker(worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST) -> Steps[Recovered]:
+def recover_worker(
+    worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST, *, pass_over: bool = False
+) -> Steps[Recovered]:
     """Recover the jobs of a worker that is known to be dead, at once. *begun*: None when nobody knows."""
     dead = yield from workers.bury([worker])
     lost = yield from workers.claims_of(worker)
-    return Recovered((yield from _recover(lost, f"worker lost: {reason}", begun, max_lost)), dead)
+    jobs = yield from _recover(lost, f"worker lost: {reason}", begun, max_lost, pass_over=pass_over)
+    return Recovered(jobs, dead)
 
 
 def _recover(
@@ -64,15 +68,16 @@ def _recover(
     ids = [id_ for claim in lost for id_ in claim.job_ids]
     locked = set((yield from running.locked(ids)) if pass_over else ())
     for claim in lost:
-        reports = [
-            Report(id_, claim.id, _end(id_, claim.id, reason, begun))
-            for id_ in sorted(claim.job_ids)
-            if id_ not in locked
-        ]
+        reports = [report for report in lost_reports(claim, reason, begun) if report.job_id not in locked]
         if reports:
             recovered += yield from settle_claimed(reports, claim.worker, max_lost=max_lost)
     yield from running.retire([claim.id for claim in lost if locked.isdisjoint(claim.job_ids)])
     return recovered
+
+
+def lost_reports(claim: LostClaim, reason: str, begun: Begun | None) -> list[Report]:
+    """What to report about the jobs of a claim whose worker is dead, ordered by id."""
+    return [Report(id_, claim.id, _end(id_, claim.id, reason, begun)) for id_ in sorted(claim.job_ids)]
 
 
 def _end(job_id: str, claim: int, reason: str, begun: Begun | None) -> Outcome:
@@ -83,20 +88,20 @@ def _end(job_id: str, claim: int, reason: str, begun: Begun | None) -> Outcome:
 
 
 @operation(repeatable=True)
-def recover_overdue(*, seen: float | None = None, pass_over: bool = False) -> Steps[list[str]]:
-    """Recover running jobs past their own heartbeat deadline, or past their timeout and a grace."""
-    found = yield from upkeep.overdue(BATCH, seen)
-    locked = (yield from running.locked([id_ for id_, _, _ in found])) if found and pass_over else []
-    reports = [Report(id_, claim, Overdue(reason)) for id_, claim, reason in sorted(found) if id_ not in locked]
-    return list((yield from settle_claimed(reports, None))) if reports else []
+def recover_overdue(late: Sequence[Late], *, seen: float | None = None) -> Steps[list[str]]:
+    """Recover those of these running jobs that are still past a deadline of their own; see `upkeep.overdue`."""
+    jobs = yield from upkeep.lock_overdue([(id_, claim) for id_, claim, _ in late], seen)
+    reports = [Report(id_, claim, Overdue(reason)) for id_, claim, reason in late]
+    return list((yield from settle_locked(jobs, reports, None)))
 
 
 @operation(repeatable=True)
-def recover_unclaimed(stuck: float) -> Steps[list[str]]:
-    """Recover active rows that no worker claimed, by their own deadlines or after *stuck* seconds."""
-    found = yield from upkeep.unclaimed(stuck, BATCH)
-    if not found:
+def recover_unclaimed(late: Sequence[Late], stuck: float) -> Steps[list[str]]:
+    """Recover those of these active rows that still no claim knows, and that are late; see `upkeep.unclaimed`."""
+    jobs = yield from upkeep.lock_unclaimed([id_ for id_, _, _ in late], stuck)
+    if not jobs:
         return []
-    yield from upkeep.adopt([id_ for id_, _, _ in found])
-    reports = [Report(id_, claim, Overdue(reason, begun=True)) for id_, claim, reason in sorted(found)]
-    return list((yield from settle_claimed(reports, None)))
+    yield from upkeep.adopt([job.id for job in jobs])
+    reasons = {id_: reason for id_, _, reason in late}
+    reports = [Report(job.id, job.claim_id or 0, Overdue(reasons[job.id], begun=True)) for job in jobs]
+    return list((yield from settle_locked(jobs, reports, None)))

@@ -45,8 +45,15 @@ def settle_claimed(
     reports: Sequence[Report], worker: str | None, draw: float = 0.0, max_lost: int = MAX_LOST
 ) -> Steps[Settled]:
     """The steps of `settle`, inside a transaction of somebody else's."""
-    by_id = {report.job_id: report for report in reports}
     jobs = yield from settling.lock_claimed([(r.job_id, r.claim) for r in reports])
+    return (yield from settle_locked(jobs, reports, worker, draw, max_lost))
+
+
+def settle_locked(
+    jobs: Sequence[Job], reports: Sequence[Report], worker: str | None, draw: float = 0.0, max_lost: int = MAX_LOST
+) -> Steps[Settled]:
+    """Write the outcomes of those jobs that are locked, each under its claim."""
+    by_id = {report.job_id: report for report in reports}
     verdicts = {job.id: decide(job, by_id[job.id].outcome, draw, max_lost) for job in jobs}
     if not verdicts:
         return {}

@@ -22,6 +22,8 @@ class Turn:
     in_turns: bool = False
     each: int | None = None
     """Look at no more than so many of any queue."""
+    skip: Sequence[str] = ()
+    """Jobs that a claim passes over: it was refused for them."""
     closing: Sequence[tuple[Report, Verdict]] = ()
     retiring: Sequence[int] = ()
     """Claims that are settled completely."""
@@ -61,7 +63,8 @@ def turn(ask: Turn) -> Steps[Answer]:
         change = workers.doze if ask.dozing else workers.rouse
         asked.append(("dozing", change(ask.worker)))
     if ask.count:
-        asked.append(("claim", claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns, each=ask.each)))
+        claim = claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns, each=ask.each, skip=ask.skip)
+        asked.append(("claim", claim))
     replies = yield from together(*(statement for _, statement in asked))
     by_name = dict(zip((name for name, _ in asked), replies, strict=True))
     return Answer(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from pgwerk._core.operation import Operation, Procedure, R, Steps, ask, operation
 from pgwerk._core.statements import upkeep
@@ -59,13 +60,21 @@ def _give_up(reason: str, ids: Sequence[str]) -> Operation[list[str]]:
     return upkeep.give_up(ids[0], reason)
 
 
-def unclaimable(queues: Sequence[str], limit: int) -> Procedure[Refused]:
-    """Give up those of the jobs that come next in these queues that Postgres refuses to let anybody claim."""
+class Unclaimable(NamedTuple):
+    """Jobs that nobody can claim: those that were failed, and those that Postgres refuses to change at all."""
+
+    failed: Refused
+    stuck: Refused
+
+
+def unclaimable(queues: Sequence[str], limit: int, skip: Sequence[str] = ()) -> Procedure[Unclaimable]:
+    """Give up those of the jobs that come next in these queues that cannot be claimed; *skip* are known already."""
     refused: Refused = []
-    ids = yield from ask(upkeep.next_in(queues, limit))
+    ids = yield from ask(upkeep.next_in(queues, limit, skip))
     _ = yield from each(ids, _rehearse, refused)
-    _ = yield from give_up([(id_, f"it could not be claimed: {reason}") for id_, reason in refused])
-    return refused
+    left = yield from give_up([(id_, f"it could not be claimed: {reason}") for id_, reason in refused])
+    stuck = {id_ for id_, _ in left}
+    return Unclaimable([one for one in refused if one[0] not in stuck], [one for one in refused if one[0] in stuck])
 
 
 @operation(repeatable=True)

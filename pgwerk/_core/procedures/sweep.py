@@ -1,7 +1,7 @@
 """The sweep: whatever could be left behind by a crash, a race or a lost notification is found and mended here."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pgwerk._core.lifecycle import MAX_LOST
@@ -9,18 +9,23 @@ from pgwerk._core.operation import Operation, Procedure, R, ask
 from pgwerk._core.operations import manage
 from pgwerk._core.operations.recover import (
     Begun,
+    lost_reports,
     recover_lost,
     recover_overdue,
     recover_unclaimed,
     recover_worker,
 )
 from pgwerk._core.operations.settle import Settled, release_waiting, settle
-from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
+from pgwerk._core.outcome import Report
 from pgwerk._core.procedures.isolate import Refused, each, give_up, is_locked, refuses_a_value
 from pgwerk._core.statements import settling, upkeep, workers
 from pgwerk.errors import WerkError
 
 BATCH = 500
+OFFERS = 2000
+"""How many groups with blocked members are looked at between two sweeps."""
+LOOK = 2000
+"""How many rows a step reads that looks for something rare."""
 NO_ID = "00000000-0000-0000-0000-000000000000"
 KEEP_WORKERS = 86400.0
 """Seconds that the row of a stopped or lost worker is kept."""
@@ -67,6 +72,7 @@ def recover(live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.
     if lost.overdue:
         yield from _recover_overdue(swept, seen)
     yield from _look_again(swept.recovered)
+    swept.readied = yield from _offer_to_blocked(swept, OFFERS)
     return swept
 
 
@@ -81,25 +87,48 @@ def _unless_locked(make: Callable[[bool], Operation[R]]) -> Procedure[R]:
 
 
 def _recover_overdue(swept: Swept, seen: float | None) -> Procedure[None]:
-    try:
-        swept.recovered += yield from _unless_locked(lambda pass_over: recover_overdue(seen=seen, pass_over=pass_over))
-    except WerkError as error:
-        if not refuses_a_value(error):
-            raise
-        for id_, claim, reason in (yield from ask(upkeep.overdue(BATCH, seen))):
-            _ = yield from _settle_each([id_], claim, None, Overdue(reason), swept)
+    late = {one[0]: one for one in (yield from ask(upkeep.overdue(BATCH, seen)))}
+
+    def recover_these(ids: Sequence[str]) -> Operation[list[str]]:
+        return recover_overdue([late[id_] for id_ in ids], seen=seen)
+
+    refused: Refused = []
+    for recovered in (yield from each(sorted(late), recover_these, refused)):
+        swept.recovered += recovered
+    swept.refused += refused
+    _ = yield from give_up(refused)
+
+
+def _recover_unclaimed(swept: Swept, stuck: float) -> Procedure[None]:
+    after = upkeep.FIRST_RUNNABLE
+    while True:
+        found, last = yield from ask(upkeep.unclaimed(stuck, after, LOOK))
+        late = {one[0]: one for one in found}
+
+        def recover_these(ids: Sequence[str], late: Mapping[str, upkeep.Late] = late) -> Operation[list[str]]:
+            return recover_unclaimed([late[id_] for id_ in ids], stuck)
+
+        refused: Refused = []
+        for recovered in (yield from each(sorted(late), recover_these, refused)):
+            swept.recovered += recovered
+        swept.refused += refused
+        _ = yield from give_up(refused)
+        if last is None:
+            return
+        after = last
 
 
 def _settle_each(
-    ids: Sequence[str], claim: int, worker: str | None, outcome: Outcome, swept: Swept, max_lost: int = MAX_LOST
+    reports: Sequence[Report], worker: str | None, swept: Swept, max_lost: int = MAX_LOST
 ) -> Procedure[Refused]:
     """Settle lost jobs of one claim, and give up those for which that is refused; those left over come back."""
     refused: Refused = []
+    by_id = {report.job_id: report for report in reports}
 
     def settle_these(some: Sequence[str]) -> Operation[Settled]:
-        return settle([Report(id_, claim, outcome) for id_ in some], worker, max_lost=max_lost)
+        return settle([by_id[id_] for id_ in some], worker, max_lost=max_lost)
 
-    for verdicts in (yield from each(ids, settle_these, refused)):
+    for verdicts in (yield from each(sorted(by_id), settle_these, refused)):
         swept.recovered += verdicts
     swept.refused += refused
     return (yield from give_up(refused))
@@ -112,18 +141,43 @@ def _recover_each(live: float, max_lost: int, seen: float | None, swept: Swept) 
     # In a transaction of its own: who is dead was forgotten with the one that failed.
     swept.lost_workers += yield from ask(workers.bury([], live, seen or 0.0))
     for claim in (yield from ask(workers.lost_claims(live, BATCH, seen))):
-        outcome = Lost("worker lost: it was not heard of in time")
-        stuck += yield from _settle_each(sorted(claim.job_ids), claim.id, claim.worker, outcome, swept, max_lost)
+        reports = lost_reports(claim, "worker lost: it was not heard of in time", None)
+        stuck += yield from _settle_each(reports, claim.worker, swept, max_lost)
     return len(swept.recovered) + len(swept.refused) - len(stuck) > before
 
 
 def recover_dead(
     worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST
 ) -> Procedure[list[str]]:
-    """Recover the jobs of one worker that is known to be dead. *begun*: None when nobody knows."""
-    recovered = yield from ask(recover_worker(worker, reason, begun, max_lost))
-    yield from _look_again(recovered.jobs)
-    return recovered.jobs
+    """Recover the jobs of one worker that is known to be dead. *begun*: None when nobody knows.
+
+    A job that Postgres refuses to change holds up none of the others; it stays for the sweep.
+    """
+    try:
+        recovered = yield from _unless_locked(
+            lambda pass_over: recover_worker(worker, reason, begun, max_lost, pass_over=pass_over)
+        )
+        jobs = recovered.jobs
+    except WerkError as error:
+        if not refuses_a_value(error):
+            raise
+        jobs = yield from _recover_each_of(worker, reason, begun, max_lost)
+    yield from _look_again(jobs)
+    return jobs
+
+
+def _recover_each_of(worker: str, reason: str, begun: Begun | None, max_lost: int) -> Procedure[list[str]]:
+    swept = Swept()
+    _ = yield from ask(workers.bury([worker]))
+    for claim in (yield from ask(workers.claims_of(worker))):
+        _ = yield from _settle_each(lost_reports(claim, f"worker lost: {reason}", begun), worker, swept, max_lost)
+    try:
+        # Whatever somebody had locked for an instant, and the claims, none of whose jobs is left.
+        swept.recovered += (yield from ask(recover_worker(worker, reason, begun, max_lost, pass_over=True))).jobs
+    except WerkError as error:
+        if not refuses_a_value(error):
+            raise
+    return swept.recovered
 
 
 def _look_again(ids: Sequence[str]) -> Procedure[None]:
@@ -170,21 +224,16 @@ def sweep(
     """Do all there is to do. Any number of processes may sweep at once.
 
     *stuck*: also look for active rows that no worker claimed, at the latest after so many seconds. It reads every
-    runnable job, so that workers do it rarely. *seen*: see `recover_lost`.
+    runnable job, in steps, so that workers do it rarely. *seen*: see `recover_lost`.
     """
     swept = yield from recover(live, max_lost, seen=seen)
     if stuck is not None:
-        try:
-            swept.recovered += yield from ask(recover_unclaimed(stuck))
-        except WerkError as error:
-            if not refuses_a_value(error):
-                raise
-            swept.refused.append(("that no worker claimed", str(error)))
+        yield from _recover_unclaimed(swept, stuck)
     promoted = yield from promote_due()
     swept.promoted, swept.next_due = promoted.moved, promoted.next_due
     yield from _end_time(swept)
     yield from _release_stranded(swept)
-    swept.readied = yield from _offer_permits(swept)
+    swept.readied += yield from _offer_permits(swept)
     while (yield from ask(upkeep.settled_claims(BATCH))) == BATCH:
         pass
     _ = yield from ask(upkeep.forget_workers(KEEP_WORKERS))
@@ -219,11 +268,22 @@ def _release_stranded(swept: Swept) -> Procedure[None]:
 
 def _offer_permits(swept: Swept) -> Procedure[int]:
     refused: Refused = []
-    total, after = 0, ""
+    total = 0
     while freed := (yield from ask(upkeep.leaked_permits(BATCH))):
         total += sum((yield from each(sorted(set(freed)), settling.ready, refused)))
-    while keys := (yield from ask(upkeep.blocked_groups(after, BATCH))):
+    swept.refused += [(f"of group {key}", reason) for key, reason in refused]
+    return total + (yield from _offer_to_blocked(swept))
+
+
+def _offer_to_blocked(swept: Swept, most: float = math.inf) -> Procedure[int]:
+    """Offer the free permits of groups with blocked members; how many may compete. One batch more than *most* at most.
+
+    Whoever was offered one before may have expired, or its queue may be paused by now.
+    """
+    refused: Refused = []
+    total, seen, after = 0, 0, ""
+    while seen < most and (keys := (yield from ask(upkeep.blocked_groups(after, BATCH)))):
         total += sum((yield from each(keys, settling.ready, refused)))
-        after = keys[-1]
+        after, seen = keys[-1], seen + len(keys)
     swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total

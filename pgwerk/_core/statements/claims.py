@@ -146,6 +146,13 @@ _BY_PRIORITY_OF_SOME = (
 )
 # The first of each queue, then the second of each …; queues in the order they are given.
 _IN_TURNS = _FIRST.replace("${turn}", f"{_NTH}, q.place, ") + _CLAIM
+_SKIPPING = {
+    text: text.replace(
+        "and j.scheduled_at <= now()\n", "and j.scheduled_at <= now()\n          and j.id <> all(%(skip)s::uuid[])\n"
+    )
+    for text in (_BY_PRIORITY, _BY_PRIORITY_OF_SOME, _IN_TURNS)
+}
+"""The same for a worker that met jobs which nobody can claim."""
 
 _TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")
 _SPECIAL = (
@@ -156,13 +163,20 @@ _SPECIAL = (
 
 @statement
 def claim(
-    where: Sequence[str | Range], count: int, worker: str, *, in_turns: bool = False, each: int | None = None
+    where: Sequence[str | Range],
+    count: int,
+    worker: str,
+    *,
+    in_turns: bool = False,
+    each: int | None = None,
+    skip: Sequence[str] = (),
 ) -> Statement[Claim]:
     """Claim up to *count* jobs: mark them active, count the attempt, in the order they should run.
 
     *where*: queues, or parts of them. By priority over all of them; or *in_turns*, one of each queue after the
     other, in the order given. What is looked at is locked, though not all of it taken: at most *each* of any queue.
     By priority, those may then be fewer than there are: up to the last of which it is certain that it comes next.
+    *skip*: ids of jobs that are passed over.
     """
     ranges = [one if isinstance(one, Range) else Range(one, place) for place, one in enumerate(where)]
     firsts = [one.first or _FRONT for one in ranges]
@@ -178,11 +192,14 @@ def claim(
         "worker": worker,
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
+    text = _IN_TURNS if in_turns else _BY_PRIORITY if each is None else _BY_PRIORITY_OF_SOME
+    if skip:
+        text, params["skip"] = _SKIPPING[text], array(skip)
     if in_turns:
-        return Statement(_IN_TURNS, params, partial(_read_in_turns, worker, queues, each), binary=True)
+        return Statement(text, params, partial(_read_in_turns, worker, queues, each), binary=True)
     if each is not None:
-        return Statement(_BY_PRIORITY_OF_SOME, params, partial(_read_claim, worker, each=each), binary=True)
-    return Statement(_BY_PRIORITY, params, partial(_read_claim, worker), binary=True)
+        return Statement(text, params, partial(_read_claim, worker, each=each), binary=True)
+    return Statement(text, params, partial(_read_claim, worker), binary=True)
 
 
 @statement

@@ -1,7 +1,7 @@
 """The columns of a job's row: which are inserted and how they are typed, which are read and in what order."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
@@ -101,6 +101,11 @@ def read_job(row: tuple[Any, ...], decode: Decode) -> Job:
     for name in TIMES:
         values[name] = moment(values[name])
     return Job.of(values)
+
+
+def read_settled(rows: Sequence[tuple[Any, ...]]) -> list[Job]:
+    """Make jobs of rows of `SETTLE_LIST`."""
+    return [read_job(row, undecoded) for row in rows]
 
 
 def to_json(value: Any) -> str:

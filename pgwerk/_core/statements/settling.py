@@ -8,13 +8,9 @@ from typing import NamedTuple
 
 from pgwerk._core.job import Job
 from pgwerk._core.lifecycle import Verdict
-from pgwerk._core.operation import Rows, Statement, column, nothing, statement
+from pgwerk._core.operation import Statement, column, nothing, statement
 from pgwerk._core.statements.arrays import packed_ids
-from pgwerk._core.statements.columns import SETTLE_LIST, read_job, undecoded
-
-
-def _read_jobs(rows: Rows) -> list[Job]:
-    return [read_job(row, undecoded) for row in rows]
+from pgwerk._core.statements.columns import SETTLE_LIST, read_settled
 
 
 @statement
@@ -30,7 +26,7 @@ def lock_claimed(jobs: Sequence[tuple[str, int]]) -> Statement[list[Job]]:
         for update of j  -- until the settle commits, nobody else ends or aborts them
         """,
         {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
-        _read_jobs,
+        read_settled,
     )
 
 
@@ -47,7 +43,7 @@ def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
         for update of j  -- a claim passes over them, other changes wait
         """,
         {"ids": list(ids), "statuses": list(statuses)},
-        _read_jobs,
+        read_settled,
     )
 
 
@@ -82,7 +78,7 @@ def lock_expired(ids: Sequence[str]) -> Statement[list[Job]]:
         for update of j skip locked  -- somebody changes it: the next sweep looks again
         """,
         {"ids": list(ids)},
-        _read_jobs,
+        read_settled,
     )
 
 

@@ -23,11 +23,12 @@ def claim(
     *,
     in_turns: bool = False,
     each: int | None = None,
+    skip: Sequence[str] = (),
 ) -> Claim:
     ranges = [one if isinstance(one, Range) else Range(one, number) for number, one in enumerate(where)]
     by_queue: dict[int, list[Row]] = defaultdict(list)
     for part in ranges:
-        by_queue[part.place] += islice(_able(store, part), count if each is None else each)
+        by_queue[part.place] += islice(_able(store, part, skip), count if each is None else each)
     for rows in by_queue.values():
         rows.sort(key=place)
     picked = _in_turns(by_queue)[:count] if in_turns else _by_priority(list(by_queue.values()), each)[:count]
@@ -48,14 +49,14 @@ def claim(
     )
 
 
-def _able(store: Store, part: Range) -> Iterator[Row]:
+def _able(store: Store, part: Range, skip: Sequence[str]) -> Iterator[Row]:
     """The jobs of a range that may be claimed, in order."""
     if store.is_paused(part.queue):
         return
     for row in store.claimable(part.queue, part.first):
         if part.below is not None and -row["priority"] >= part.below:
             return
-        if store.may_run(row):
+        if store.may_run(row) and row["id"] not in skip:
             yield row
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from pgwerk._core.job import Job
 from pgwerk._core.statements import upkeep as st
-from pgwerk._core.statements.upkeep import LONG_AGO, OVERDUE_GRACE, Past, Promoted
+from pgwerk._core.statements.upkeep import LONG_AGO, OVERDUE_GRACE, Past, Promoted, RunnablePlace, Unclaimed
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.running import running
 from pgwerk._memory.answers.telling import tell_ended, tell_queued
 from pgwerk._memory.answers.workers import busy, there
-from pgwerk._memory.rows import ENDED, RUNNING, UNSTARTED, UNSUCCESSFUL, Row
+from pgwerk._memory.rows import ENDED, RUNNING, UNSTARTED, UNSUCCESSFUL, Row, job_of
 from pgwerk._memory.store import Store
 from pgwerk._memory.values import EARLIEST, later, seconds_text, uuid
 
@@ -52,12 +53,9 @@ def promote_these(store: Store, ids: Sequence[str]) -> int:
 
 
 @answers(st.next_in)
-def next_in(store: Store, queues: Sequence[str], limit: int) -> list[str]:
-    return [
-        id_
-        for queue in queues
-        for id_ in [row["id"] for row in store.claimable(queue, None) if row["scheduled_at"] <= store.now][:limit]
-    ]
+def next_in(store: Store, queues: Sequence[str], limit: int, skip: Sequence[str] = ()) -> list[str]:
+    due = [[row["id"] for row in store.claimable(queue, None) if row["scheduled_at"] <= store.now] for queue in queues]
+    return [id_ for ids in due for id_ in [id_ for id_ in ids if id_ not in skip][:limit]]
 
 
 @answers(st.rehearse_claim)
@@ -119,20 +117,42 @@ def _is_over(store: Store, since: datetime | None, seconds: float | None) -> boo
     return since is not None and seconds is not None and later(since, seconds) < store.now
 
 
+@answers(st.lock_overdue)
+def lock_overdue(store: Store, jobs: Sequence[tuple[str, int]], seen: float | None = None) -> list[Job]:
+    seconds = there(store, seen)
+    rows = {row["id"]: row for id_, number in jobs for row in running(store, number, [id_])}
+    return [job_of(rows[id_]) for id_ in sorted(rows) if _overdue(store, rows[id_], seconds) is not None]
+
+
 @answers(st.unclaimed)
-def unclaimed(store: Store, stuck: float, limit: int) -> list[tuple[str, int, str]]:
-    found: list[tuple[str, int, str]] = []
-    for row in store.lane("ready"):
-        claim = store.tables.claims.get(row["claim_id"] or 0)
-        if row["status"] == "queued" or (claim is not None and row["id"] in claim.job_ids):
-            continue
-        reason = _unclaimed(store, row, stuck)
-        if reason is not None:
-            found.append((row["id"], row["claim_id"] or 0, reason))
-    return found[:limit]
+def unclaimed(store: Store, stuck: float, after: RunnablePlace, limit: int) -> Unclaimed:
+    queue, rank, at, id_ = after
+    start = (queue, rank, EARLIEST if at == "-infinity" else datetime.fromisoformat(at), id_)
+    step = sorted((row for row in store.lane("ready") if _runnable_place(row) > start), key=_runnable_place)[:limit]
+    found = [
+        (row["id"], row["claim_id"] or 0, reason)
+        for row in step
+        if (reason := _unclaimed(store, row, stuck)) is not None
+    ]
+    if not step:
+        return Unclaimed(found, None)
+    queue, rank, moment, id_ = _runnable_place(step[-1])
+    return Unclaimed(found, (queue, rank, moment.isoformat(" "), id_))
+
+
+def _runnable_place(row: Row) -> tuple[str, int, datetime, str]:
+    return row["queue"], -row["priority"], row["scheduled_at"], row["id"]
+
+
+@answers(st.lock_unclaimed)
+def lock_unclaimed(store: Store, ids: Sequence[str], stuck: float) -> list[Job]:
+    return [job_of(row) for row in store.existing(ids) if _unclaimed(store, row, stuck) is not None]
 
 
 def _unclaimed(store: Store, row: Row, stuck: float) -> str | None:
+    claim = store.tables.claims.get(row["claim_id"] or 0)
+    if row["status"] not in RUNNING or (claim is not None and row["id"] in claim.job_ids):
+        return None
     heartbeat, timeout = row["heartbeat_secs"], row["timeout_secs"]
     started = row["started_at"] or row["scheduled_at"]
     if _is_over(store, row["touched_at"] or started, heartbeat):

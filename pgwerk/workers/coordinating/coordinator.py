@@ -302,9 +302,6 @@ class Coordinator:
             moments[0] = max(moments[0], now + FULL_WAIT)
         if self._duties.busy:
             return
-        deadline = self._crew.next_deadline()
-        if deadline is not None:
-            moments.append(deadline)
         self._wakeup.prepare()
         # Whatever happened by now does not wake us any more.
         enough, broke = self._crew.wake_at(plan.gather or 1), self._crew.broken is not None and self._stops < 2
@@ -316,7 +313,11 @@ class Coordinator:
 
     def _rest(self, seconds: float, *sockets: int) -> list[int]:
         self._resting = True
+        # The wake-up is prepared by now: a handler that begins after this look wakes us.
+        now = monotonic()
+        seconds = self._crew.sleep_until(now + seconds) - now
         ready = self._wakeup.wait(seconds, *sockets, self.listen_to)
+        self._crew.awake()
         self._steps += 1
         self._resting = False
         return ready

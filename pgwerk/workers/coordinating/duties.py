@@ -174,6 +174,7 @@ class Duties:
             logger.warning("worker %s was not heard of in time", name)
         if swept.recovered:
             logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
+        if swept.recovered or swept.readied:
             self._coordinator.agenda.notified()
         _tell_refused(swept)
         if swept.lost_workers:

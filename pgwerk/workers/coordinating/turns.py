@@ -24,6 +24,7 @@ from pgwerk.errors import WerkError
 from pgwerk.workers.coordinating.aside import BUDGET, PATIENCE, Aside
 from pgwerk.workers.coordinating.held import HeldJobs
 from pgwerk.workers.coordinating.identity import Identity
+from pgwerk.workers.coordinating.untouchable import UntouchableJobs
 from pgwerk.workers.crews.base import Finished
 from pgwerk.workers.supervising.begun import BegunJobs
 
@@ -62,6 +63,8 @@ class TurnLoop:
         """Runs that are over and not written; see `over`."""
         self.aside = Aside()
         """Runs that are over, and could not be written when the others were."""
+        self._untouchable = UntouchableJobs()
+        """Jobs that could neither be claimed nor failed."""
         self._careful = 0
         """How many jobs to claim one by one: among so many, there is one that cannot be read."""
         self._refused = False
@@ -137,6 +140,7 @@ class TurnLoop:
             count=count,
             in_turns=self._in_turns,
             each=self._each(count),
+            skip=self._untouchable.ids(monotonic()) if self._untouchable else (),
             closing=entries,
             retiring=self.ledger.retiring,
             parents=self._parents,
@@ -188,11 +192,15 @@ class TurnLoop:
         """Give up the jobs that cannot be claimed; raises *error* when that is not the reason."""
         if ask.count and self._part_from_unreadable(error):
             return
-        refused = self._session.perform(unclaimable(self._identity.queues, ask.count)) if ask.count else []
-        if not refused:
+        if not ask.count:
             raise error
-        for job_id, reason in refused:
+        failed, stuck = self._session.perform(unclaimable(self._identity.queues, ask.count, ask.skip))
+        if not failed and not stuck:
+            raise error
+        for job_id, reason in failed:
             logger.error("job %s could not be claimed: %s", job_id, reason)
+        for job_id, reason in stuck:
+            self._untouchable.put(job_id, reason, monotonic())
         self._cursor.reset()
 
     def begin(self) -> None:

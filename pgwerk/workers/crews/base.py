@@ -44,6 +44,7 @@ class Crew(ABC):
         self._wake = wake
         self._finished: deque[Finished] = deque()
         self._enough = 1
+        self._sleeps_until = -math.inf
         self.crippled = False
         """A handler could not be stopped: the process should be replaced."""
         self.begun: BegunJobs | None = None
@@ -117,6 +118,25 @@ class Crew(ABC):
         """When `enforce` has something to do next."""
         moments = [self._next_moment(run) for run in self.running()]
         return min((moment for moment in moments if moment < math.inf), default=None)
+
+    def sleep_until(self, moment: float) -> float:
+        """Say that the coordinator waits until then; when it has to wake up for the sake of a handler.
+
+        From now on, it is woken by every handler that begins and has to be stopped before that.
+        """
+        self._sleeps_until = moment
+        deadline = self.next_deadline()
+        return moment if deadline is None else min(moment, deadline)
+
+    def awake(self) -> None:
+        """Say that the coordinator does not wait: it looks at deadlines by itself before it does."""
+        self._sleeps_until = -math.inf
+
+    def _begins(self, run: Run) -> None:
+        """Take note that a run, which is in `running` by now, begins; by whoever runs it."""
+        # In this order there is no lock: the coordinator says until when it sleeps, and then looks at what runs.
+        if run.deadline is not None and run.deadline < self._sleeps_until:
+            self._wake()
 
     def abandon(self) -> None:
         """Leave behind every handler that still runs; each is reported as interrupted."""

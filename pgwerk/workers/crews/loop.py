@@ -66,6 +66,7 @@ class LoopCrew(Crew):
     async def _work(self, run: TaskRun) -> None:
         run.started = monotonic()
         run.deadline = deadline_of(run.claimed, run.started)
+        self._begins(run)
         outcome = await self._runner.run(run)
         if self._runs.pop(id(run), None) is run:
             self._over(run, outcome)

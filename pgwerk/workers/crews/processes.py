@@ -278,6 +278,7 @@ class ProcessCrew(Crew):
         run = ChildRun(claimed, started, deadline_of(claimed, started), child=child, slot=slot, board=self._board)
         run.open = True
         self._runs.add(run)
+        self._begins(run)
         if self._last_orders is not None:
             run.interrupt(self._last_orders)
         outcome = self._converse(child, claimed)

@@ -73,6 +73,7 @@ class ThreadCrew(Crew):
         if self.begun is not None:
             self.begun.begin(claimed, run.deadline)
         self._runs[id(run)] = run
+        self._begins(run)
         outcome = self._runner.run(run)
         if self._runs.pop(id(run), None) is run:
             self._over(run, outcome)
