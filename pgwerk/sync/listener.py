@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, translated
+from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, shown_dsn, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.errors import ConnectionFailed
 from pgwerk.sync.executor import Executor
@@ -27,6 +27,7 @@ class Listener:
         self._executor = executor
         self._channels = tuple(channels)
         self._conninfo = connection_string(dsn, "werk listen") if dsn else executor.conninfo
+        self._where = shown_dsn(dsn) if dsn else executor.where
         self._connection: Connection[Any] | None = None
         self.deaf = False
         """A pooler swallows notifications: whoever listens has to poll."""
@@ -34,6 +35,7 @@ class Listener:
     def connect(self) -> None:
         """Connect and LISTEN; raises ConnectionFailed."""
         self.close()
+        connection: Connection[Any] | None = None
         try:
             connection = self.kind.connect(self._conninfo, autocommit=True)
             for channel in self._channels:
@@ -44,7 +46,18 @@ class Listener:
                 if self.deaf:
                     logger.warning(DEAF)
         except psycopg.Error as error:
-            raise translated(error, self._executor.where) from error
+            self._drop(connection)
+            raise translated(error, self._where) from error
+        except BaseException:
+            # Interrupted: nobody else knows of it.
+            self._drop(connection)
+            raise
+
+    def _drop(self, connection: Connection[Any] | None) -> None:
+        self.close()
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
 
     @staticmethod
     def _is_pooled(connection: Connection[Any]) -> bool:
@@ -83,7 +96,7 @@ class Listener:
             self.close()
             if lost(error):
                 raise ConnectionFailed(f"the listening connection was lost: {error}") from error
-            raise translated(error, self._executor.where) from error
+            raise translated(error, self._where) from error
         return heard
 
     def close(self) -> None:
