@@ -12,6 +12,7 @@ from psycopg.abc import RV, PQGen
 from pgwerk._postgres.adapting import PLAIN
 from pgwerk._postgres.connecting import answer_within, connect_seconds, refused, unanswered
 from pgwerk._postgres.driver import connection_string, shown_dsn
+from pgwerk._postgres.prepared import PreparedStatements
 from pgwerk._postgres.settings import FACTS, PROBE, facts, pin, refuse_statement_mode
 
 CANCEL_SECONDS = 1.0
@@ -30,6 +31,10 @@ class OwnConnection(Connection[Any]):
     """Whether a pooler is between us and Postgres."""
     torn = False
     """Whether a pipeline failed: psycopg may believe in prepared statements that Postgres never got."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared = PreparedStatements()
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for what *gen* asks for; raises Unanswered when that takes too long."""
