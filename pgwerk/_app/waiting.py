@@ -1,6 +1,6 @@
 """Waiting for jobs to end, without the waiting: who waits for what, how long yet, and when to look again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pgwerk._core import options as opt
@@ -77,6 +77,27 @@ class Ends:
         return min(LISTEN_SECONDS, max(0.0, self._deadline - now))
 
 
+class Listening:
+    """Whether to try to listen, where nobody does yet; the clock is the caller's.
+
+    It is tried whenever somebody waits, and at once again after the connection was lost. When it cannot be had, all
+    who wait poll for a while before the next try; behind a pooler that swallows notifications, for good.
+    """
+
+    def __init__(self) -> None:
+        self.deaf = False
+        """Notifications were sent and not heard."""
+        self._not_before = 0.0
+
+    def promising(self, now: float) -> bool:
+        """Whether to try."""
+        return not self.deaf and now >= self._not_before
+
+    def failed(self, now: float) -> None:
+        """Take note that the connection could not be had."""
+        self._not_before = now + LINGER
+
+
 @dataclass(eq=False)
 class Wait:
     """Somebody who waits for some jobs."""
@@ -94,15 +115,13 @@ class Waits:
     def __bool__(self) -> bool:
         return bool(self._by_id)
 
-    def add(self, ids: Iterable[str], wake: Callable[[], None]) -> Wait:
-        """Call *wake* when one of these jobs ends."""
-        wait = Wait(frozenset(ids), wake)
+    def add(self, wait: Wait) -> None:
+        """Wake this one when one of its jobs ends."""
         for id_ in wait.ids:
             self._by_id.setdefault(id_, set()).add(wait)
-        return wait
 
     def discard(self, wait: Wait) -> None:
-        """Take back what `add` returned."""
+        """Take that back, also where it was done by half or not at all."""
         for id_ in wait.ids:
             others = self._by_id.get(id_, set())
             others.discard(wait)

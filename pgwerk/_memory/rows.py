@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from pgwerk._core.claim import Claimed
 from pgwerk._core.cursor import Place
-from pgwerk._core.job import FailureMode, Job, JobStatus
+from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
 from pgwerk._core.statements.claims import OPTIONS, is_plain
 from pgwerk._core.statements.columns import PARSED_JSON, SELECTED, Decode
 from pgwerk._memory.values import stored
@@ -65,6 +65,8 @@ def job_of(row: Row, decode: Decode | None = None) -> Job:
     for name in ("payload", "result"):
         if values[name] is not None:
             values[name] = decode(values[name]) if decode is not None else None
+    if decode is not None:
+        values["payload"] = whole_payload(values["payload"])
     return Job.of(values)
 
 

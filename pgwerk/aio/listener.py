@@ -10,7 +10,7 @@ import psycopg
 from psycopg import AsyncConnection, pq, sql
 
 from pgwerk._core.statements import queries
-from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, translated
+from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, shown_dsn, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.aio.executor import Executor
 
@@ -24,6 +24,7 @@ class Listener:
         self._executor = executor
         self._channel = channel
         self._conninfo = connection_string(dsn, "werk listen") if dsn else executor.conninfo
+        self._where = shown_dsn(dsn) if dsn else executor.where
         self._hear = hear
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: AsyncConnection[Any] | None = None
@@ -56,7 +57,7 @@ class Listener:
                 self.close()
         except psycopg.Error as error:
             self._drop(connection)
-            raise translated(error, self._executor.where) from error
+            raise translated(error, self._where) from error
         except BaseException:
             # Cancelled: nobody else knows of it.
             self._drop(connection)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from pgwerk._app.waiting import LINGER, Ends, Waits
+from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Listening, Wait, Waits
 from pgwerk._core.operations.wait import await_ends
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.deadlines import deadline
@@ -50,8 +50,7 @@ class _Corner:
         # Whoever waits looks again, and listens again.
         self._listener.on_loss = self._waits.wake_all
         self._lock = asyncio.Lock()
-        self._not_before = 0.0
-        """When listening may be tried again after it failed."""
+        self._listening = Listening()
         self._closing: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -59,7 +58,8 @@ class _Corner:
         """Return when all these jobs have ended."""
         ends = Ends(ids, timeout, poll_interval, monotonic())
         heard = asyncio.Event()
-        wait = self._waits.add(ids, heard.set)
+        wait = Wait(frozenset(ids), heard.set)
+        self._waits.add(wait)
         self._linger()
         try:
             while True:
@@ -91,15 +91,23 @@ class _Corner:
             async with asyncio.timeout(seconds), self._lock:
                 if not self._listens_or_cannot():
                     await self._listener.connect()
+                    self._listening.deaf = self._listener.deaf
         except TimeoutError:
-            pass
+            # Or else it was only the time of the one who waits.
+            if seconds >= LISTEN_SECONDS:
+                self._gave_up(f"connecting took longer than {LISTEN_SECONDS:g} s")
         except WerkError as error:
-            self._not_before = monotonic() + LINGER
-            logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+            self._gave_up(error)
+
+    def _gave_up(self, reason: object) -> None:
+        # Of those who tried at the same time, one says so.
+        if self._listening.promising(monotonic()):
+            logger.warning("not listening for the ends of jobs, polling instead: %s", reason)
+        self._listening.failed(monotonic())
 
     def _listens_or_cannot(self) -> bool:
         # One look at a time is enough when the lock has to be waited for.
-        return self._listener.connected or self._listener.deaf or self._closed or monotonic() < self._not_before
+        return self._listener.connected or self._closed or not self._listening.promising(monotonic())
 
     def _linger(self) -> None:
         """Close the connection some time after the last one has left."""

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from pgwerk._postgres.adapting import PLAIN
-from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, translated
+from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, shown_dsn, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
 from pgwerk.errors import ConnectionFailed
 from pgwerk.sync.executor import Executor
@@ -30,6 +30,7 @@ class Listener:
         self._executor = executor
         self._channels = tuple(channels)
         self._conninfo = connection_string(dsn, "werk listen") if dsn else executor.conninfo
+        self._where = shown_dsn(dsn) if dsn else executor.where
         self._connection: Connection[Any] | None = None
         self.deaf = False
         """A pooler swallows notifications: whoever listens has to poll."""
@@ -37,6 +38,7 @@ class Listener:
     def connect(self) -> None:
         """Connect and LISTEN; raises ConnectionFailed."""
         self.close()
+        connection: Connection[Any] | None = None
         try:
             connection = self.kind.connect(self._conninfo, autocommit=True, context=PLAIN if self.any_bytes else None)
             for channel in self._channels:
@@ -47,7 +49,18 @@ class Listener:
                 if self.deaf:
                     logger.warning(DEAF)
         except psycopg.Error as error:
-            raise translated(error, self._executor.where) from error
+            self._drop(connection)
+            raise translated(error, self._where) from error
+        except BaseException:
+            # Interrupted: nobody else knows of it.
+            self._drop(connection)
+            raise
+
+    def _drop(self, connection: Connection[Any] | None) -> None:
+        self.close()
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
 
     def _is_pooled(self, connection: Connection[Any]) -> bool:
         found = facts(connection.execute(FACTS).fetchone(), connection.info.backend_pid)
@@ -86,7 +99,7 @@ class Listener:
             self.close()
             if lost(error):
                 raise ConnectionFailed(f"the listening connection was lost: {error}") from error
-            raise translated(error, self._executor.where) from error
+            raise translated(error, self._where) from error
         return heard
 
     def close(self) -> None:

@@ -1,13 +1,12 @@
 """Waiting for jobs to end: one listening thread a process, shared by all who wait, and polling besides."""
 
-import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Waits
+from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Listening, Wait, Waits
 from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.statements import queries
 from pgwerk._postgres.deadlines import deadline
@@ -18,6 +17,9 @@ from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
 
 logger = logging.getLogger("pgwerk.waiting")
+
+GLANCE = 0.1
+"""Seconds between two looks whether somebody listens by now."""
 
 
 class _Quick(OwnConnection):
@@ -72,8 +74,15 @@ class WaitingRoom:
     def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         """Return when all these jobs have ended; raises JobTimeout and JobNotFound."""
         ends = Ends(ids, timeout, poll_interval, time.monotonic())
-        with self._waiting(ids, ends.for_listening(time.monotonic())) as heard:
+        state = self._state()
+        heard = threading.Event()
+        wait = Wait(frozenset(ids), heard.set)
+        tried: threading.Thread | None = None
+        try:
+            with state.lock:
+                state.waits.add(wait)
             while True:
+                tried = self._listen(state, tried, ends.for_listening(time.monotonic()))
                 heard.clear()
                 # Marked as awaited only after we listen, and again at each look: somebody may have queued a job
                 # again meanwhile. From here on no end is missed.
@@ -86,54 +95,77 @@ class WaitingRoom:
                 if not ends.left:
                     return
                 _ = heard.wait(ends.patience(time.monotonic()))
-
-    @contextlib.contextmanager
-    def _waiting(self, ids: Sequence[str], seconds: float) -> Iterator[threading.Event]:
-        state = self._state()
-        heard = threading.Event()
-        with state.lock:
-            wait = state.waits.add(ids, heard.set)
-        try:
-            with state.lock:
-                if state.thread is None or not state.thread.is_alive():
-                    self._start(state)
-            _ = state.listening.wait(seconds)
-            yield heard
         finally:
             with state.lock:
                 state.waits.discard(wait)
 
-    def _start(self, state: "_State") -> None:
-        state.listening.clear()
-        state.thread = threading.Thread(target=self._listen, args=(state,), name="pgwerk-waiting", daemon=True)
+    def _listen(self, state: "_State", tried: threading.Thread | None, seconds: float) -> threading.Thread | None:
+        """See to it that somebody listens, if that is possible within so many seconds; the thread that does or tries.
+
+        *tried*: the one that was waited for before. When it has come to listen after all, it wakes everybody.
+        """
+        with state.lock:
+            thread = state.thread
+            if (thread is None or not thread.is_alive()) and state.may_listen():
+                thread = self._start(state)
+        if thread is None or thread is tried:
+            return thread
+        until = time.monotonic() + seconds
+        # In steps, so that an interruption of this thread arrives.
+        while not state.ready.wait(min(GLANCE, max(0.0, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                break
+        return thread
+
+    def _start(self, state: "_State") -> threading.Thread | None:
+        state.ready.clear()
+        state.thread = threading.Thread(target=self._run, args=(state,), name="pgwerk-waiting", daemon=True)
         try:
             state.thread.start()
         except RuntimeError:
             # The interpreter is shutting down, or there are too many threads: polling suffices.
             state.thread = None
-            state.listening.set()
+        return state.thread
 
-    def _listen(self, state: "_State") -> None:
+    def _run(self, state: "_State") -> None:
         listener = _Ears(self._executor, [self._channel], self._dsn)
+        connected = False
         try:
             listener.connect()
-            state.listening.set()
-            last_use = time.monotonic()
-            while time.monotonic() - last_use < LINGER and not state.closed.is_set():
-                for _, payload in listener.wait(0.5):
-                    with state.lock:
-                        state.waits.tell(payload)
-                if state.waits:
-                    last_use = time.monotonic()
+            connected = True
+            if not listener.deaf:
+                self._hear(state, listener)
         except WerkError as error:
-            if not state.closed.is_set():
-                logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+            if state.closed.is_set():
+                return
+            if connected:
+                logger.info("the listening connection was lost: %s", error)
+                return
+            logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+            with state.lock:
+                state.listening.failed(time.monotonic())
         finally:
             listener.close()
-            state.listening.set()
             with state.lock:
+                state.listening.deaf = listener.deaf
                 state.thread = None
+                # Whoever waits looks again, and listens again.
                 state.waits.wake_all()
+                state.ready.set()
+
+    def _hear(self, state: "_State", listener: Listener) -> None:
+        """Pass on what is heard until nobody has waited for a while; if nobody does any more, not at all."""
+        with state.lock:
+            # First those who look already, then those who wait for this: they will look anyway.
+            state.waits.wake_all()
+            state.ready.set()
+            last_use = time.monotonic() if state.waits else -LINGER
+        while time.monotonic() - last_use < LINGER and not state.closed.is_set():
+            for _, payload in listener.wait(0.5):
+                with state.lock:
+                    state.waits.tell(payload)
+            if state.waits:
+                last_use = time.monotonic()
 
 
 class _State:
@@ -143,6 +175,12 @@ class _State:
         # One that its holder may take again: a signal handler may wait for a job while it interrupts one who does.
         self.lock = threading.RLock()
         self.waits = Waits()
+        self.listening = Listening()
         self.thread: threading.Thread | None = None
-        self.listening = threading.Event()
+        self.ready = threading.Event()
+        """The thread listens, or has ended."""
         self.closed = threading.Event()
+
+    def may_listen(self) -> bool:
+        """Whether to start a thread."""
+        return not self.closed.is_set() and self.listening.promising(time.monotonic())
