@@ -261,6 +261,7 @@ class Werk(Application):
         """
         calls = self._calls(func, iter_kwargs, shared)
         new_jobs = [await self._ordered(draft) for draft, _ in calls]
+        left = timeout
         if any(options.get("sync") for _, options in calls):
             jobs = [await self._place(new_job, options) for new_job, (_, options) in zip(new_jobs, calls, strict=True)]
         else:
