@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -210,3 +211,23 @@ async def test_waiting_for_what_an_open_transaction_holds_is_refused(app: Werk, 
         with pytest.raises(EnqueueError, match="transaction"):
             _ = await app.map(handlers.echo, [{}], _conn=connection)
     assert await app.list_jobs() == []
+
+
+@pytest.mark.parametrize("wait", ["apply", "map"])
+async def test_one_deadline_holds_for_the_enqueue_and_the_wait(
+    app: Werk, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    """What the enqueue takes is not given to the wait again, and the error speaks of the whole."""
+    given: list[float | None] = []
+    original = Werk._wait
+
+    async def spy(self: Werk, ids: list[str], seconds: float | None, poll_interval: float) -> None:
+        given.append(seconds)
+        await original(self, ids, seconds, poll_interval)
+
+    monkeypatch.setattr(Werk, "_wait", spy)
+    call = partial(app.apply, "app.nobody") if wait == "apply" else partial(app.map, "app.nobody", [{}, {}])
+    with pytest.raises(JobTimeout, match=r"within 0.5 s; it goes on"):
+        await call(timeout=0.5)
+    assert given[0] is not None
+    assert 0 < given[0] < 0.5

@@ -85,6 +85,10 @@ class Desk:
         self.run(workers.register(worker, f"host.{worker[-1]}", ["default"], {}, seconds))
         return worker
 
+    def die(self, worker: str = WORKER) -> None:
+        """Let a worker's time be over."""
+        self.sql("update {worker} set expires_at = now() - interval '1 second' where id = %s", worker)
+
     def perform_promote(self) -> int:
         """Queue what is due."""
         return self.run.perform(sweep.promote_due()).moved

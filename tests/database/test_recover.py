@@ -14,10 +14,6 @@ def recover(desk: Desk, live: float = LIVE) -> sweep.Swept:
     return desk.run.perform(sweep.recover(live))
 
 
-def die(desk: Desk, worker: str = WORKER) -> None:
-    desk.sql("update {worker} set expires_at = now() - interval '1 second' where id = %s", worker)
-
-
 def test_jobs_of_a_living_worker_stay(desk: Desk) -> None:
     desk.live()
     taken = desk.take()
@@ -44,7 +40,7 @@ def test_a_heartbeat_sent_for_others_reaches_those_that_live_and_revives_nobody(
 def test_jobs_of_a_worker_not_heard_of_run_again(desk: Desk) -> None:
     desk.live()
     taken = desk.take(retry=2, group="g")
-    die(desk)
+    desk.die()
     swept = recover(desk)
     assert (swept.recovered, swept.lost_workers) == ([taken.job.id], ["host.a"])
     row = desk.row(taken)
@@ -65,7 +61,7 @@ def test_a_job_that_kills_its_workers_is_poison_after_so_many_losses(desk: Desk)
         assert (taken.job.attempts, taken.watched) == (1, starts > 1)
         if taken.watched:
             assert desk.run(running.begin([(job_id, taken.claim)])) == [job_id]
-        die(desk)
+        desk.die()
         recover(desk)
     row = desk.row(job_id)
     assert (row["status"], row["lost"], row["attempts"], starts) == ("failed", 4, 1, 5)
@@ -107,7 +103,7 @@ def test_only_active_jobs_of_a_claim_are_recovered(desk: Desk) -> None:
     (again,) = desk.claim(1, worker=OTHER)
     desk.live(OTHER)
     assert again.job.id == two.job.id
-    die(desk)
+    desk.die()
     assert sorted(recover(desk).recovered) == sorted([three.job.id, four.job.id])
     assert desk.statuses(one, two, three) == ["complete", "active", "queued"]
     assert desk.row(two)["claim_id"] == again.claim
@@ -117,7 +113,7 @@ def test_an_aborting_job_of_a_dead_worker_ends_aborted(desk: Desk) -> None:
     desk.live()
     taken = desk.take(retry=5)
     desk.sql("update {jobs} set status = 'aborting'")
-    die(desk)
+    desk.die()
     recover(desk)
     assert desk.status(taken) == "aborted"
 
@@ -138,7 +134,7 @@ def test_a_worker_seen_to_die_is_recovered_at_once(desk: Desk) -> None:
 def test_two_recoveries_at_once_recover_each_job_once(desk: Desk) -> None:
     desk.live()
     taken = [desk.take(n, retry=5) for n in range(6)]
-    die(desk)
+    desk.die()
     one, two = desk.run.peer(), desk.run.peer()
     one.begin()
     first = one.run(op.recover_lost(LIVE))
@@ -153,7 +149,7 @@ def test_a_recovery_and_the_late_settle_of_the_worker_agree(desk: Desk) -> None:
     desk.live()
     for first in ("settle", "recover"):
         taken = desk.take(retry=2)
-        die(desk)
+        desk.die()
         one, two = desk.run.peer(), desk.run.peer()
         late, rescue = settle([report(taken)], WORKER), op.recover_lost(LIVE)
         one.begin()
@@ -253,131 +249,6 @@ def test_workers_that_ended_long_ago_are_forgotten(desk: Desk) -> None:
     assert desk.count("worker") == 1
 
 
-# Time passes ----------------------------------------------------------------------
-
-
-def test_due_jobs_are_promoted_in_order_and_the_next_one_is_announced(desk: Desk) -> None:
-    soon, later = desk.put(1, delay=30), desk.put(2, delay=60)
-    promoted = desk.run(upkeep.promote(10))
-    assert promoted.moved == 0
-    assert promoted.next_due == pytest.approx(30, abs=2)
-    desk.ago(soon, 31, "scheduled_at")
-    promoted = desk.run(upkeep.promote(10))
-    assert promoted.moved == 1
-    assert promoted.next_due == pytest.approx(60, abs=2)
-    assert desk.statuses(soon, later) == ["queued", "scheduled"]
-    desk.ago(later, 61, "scheduled_at")
-    assert desk.run(upkeep.promote(10)) == (1, None)
-
-
-def test_promotions_at_once_share_the_work(desk: Desk) -> None:
-    desk.send([new(n, delay=1) for n in range(10)])
-    desk.sql("update {jobs} set scheduled_at = now() - interval '1 second'")
-    one, two = desk.run.peer(), desk.run.peer()
-    one.begin()
-    assert one.run(upkeep.promote(4)).moved == 4
-    assert two.run(upkeep.promote(100)).moved == 6
-    one.commit()
-    assert desk.one("select count(*) from {jobs} where status = 'queued'") == 10
-
-
-def test_promoting_more_than_a_batch_promotes_all(desk: Desk) -> None:
-    desk.sql("insert into {jobs} (function, status, scheduled_at) "
-             "select 'f', 'scheduled', now() - interval '1 second' from generate_series(1, 2500)")  # fmt: skip
-    assert desk.perform_promote() == 2500
-
-
-def test_a_scheduled_job_cancelled_meanwhile_is_not_promoted(desk: Desk) -> None:
-    job_id = desk.put(delay=5)
-    desk.ago(job_id, 10, "scheduled_at")
-    desk.sql("update {jobs} set status = 'aborted'")
-    assert desk.perform_promote() == 0
-    assert desk.status(job_id) == "aborted"
-
-
-def test_expired_jobs_end_in_the_sweep_with_their_callbacks(desk: Desk) -> None:
-    jobs = [desk.put(ttl=5, on_stopped="app.stopped"), desk.put(ttl=5, delay=1)]
-    running = desk.take(3, ttl=5, priority=9)
-    desk.live()
-    for job_id in jobs:
-        desk.ago(job_id, 10, "scheduled_at", "expires_at")
-    # One scheduled in the past is promoted first; it expires all the same.
-    assert desk.sweep().expired == 2
-    assert desk.statuses(*jobs, running) == ["aborted", "aborted", "active"]
-    assert [desk.row(job_id)["error"] for job_id in jobs] == ["expired", "expired"]
-    assert desk.one("select function from {jobs} where callback_of = %s", jobs[0]) == "app.stopped"
-
-
-def test_outlived_rows_are_deleted_by_the_sweep(desk: Desk) -> None:
-    kept, gone = desk.take(1, result_ttl=600), desk.take(2, result_ttl=0)
-    desk.end(kept)
-    desk.end(gone)
-    assert desk.sweep().deleted == 1
-    assert desk.statuses(kept, gone) == ["complete", None]
-    assert desk.count("executions") == 1
-
-
-def test_sweeping_more_than_a_batch_sweeps_all(desk: Desk) -> None:
-    desk.sql("insert into {jobs} (function, expires_at) "
-             "select 'f', now() - interval '1 second' from generate_series(1, 1203)")  # fmt: skip
-    desk.sql("insert into {jobs} (function, status, expires_at) "
-             "select 'f', 'complete', now() - interval '1 second' from generate_series(1, 1203)")  # fmt: skip
-    swept = desk.sweep()
-    assert (swept.expired, swept.deleted) == (1203, 1203)
-    assert desk.sweep() == sweep.Swept()
-
-
-def test_a_second_sweep_finds_nothing(desk: Desk) -> None:
-    desk.live()
-    desk.take(1, group="g", retry=2)
-    desk.put(2, group="g")
-    desk.claim()
-    desk.put(3, ttl=1, delay=1)
-    desk.put(4, depends_on=desk.put(5))
-    die(desk)
-    desk.sql("update {jobs} set status = 'waiting' where payload->'args'->>0 = '5'")
-    desk.sweep()
-    again = desk.sweep()
-    assert (again.recovered, again.promoted, again.expired, again.released, again.deleted) == ([], 0, 0, 0, 0)
-
-
-def test_sweeps_at_once_do_not_fail(desk: Desk) -> None:
-    desk.live()
-    desk.send([new(n, group=f"g{n % 3}", retry=2, ttl=1) for n in range(20)])
-    desk.claim(10)
-    die(desk)
-    desk.sql("update {jobs} set expires_at = now() - interval '1 second' where status = 'queued'")
-    peers = [desk.run.peer() for _ in range(3)]
-    for peer in peers:
-        peer.perform_later(sweep.sweep(LIVE, 3600))
-    swept = [peer.finish() for peer in peers]
-    assert sum(len(one.recovered) for one in swept) == 3
-    assert desk.one("select count(*) from {jobs} where status = 'active'") == 0
-
-
-# Workers --------------------------------------------------------------------------
-
-
-def test_a_worker_is_listed_while_it_lives_and_after(desk: Desk) -> None:
-    desk.run(workers.register(WORKER, "one.1", ["a", "b"], {"pid": 1}, LIVE))
-    desk.run(workers.register(OTHER, "two.2", ["c"], {}, LIVE))
-    desk.put(queue="a")
-    desk.claim(1, "a")
-    desk.run(workers.leave(OTHER))
-    one, two = desk.run(workers.roster())
-    assert (one.id, one.name, one.queue, one.status, one.metadata, one.active) == (
-        WORKER,
-        "one.1",
-        "a,b",
-        "active",
-        {"pid": 1},
-        1,
-    )
-    assert (two.name, two.status, two.active) == ("two.2", "stopped", 0)
-    die(desk)
-    assert [one.status for one in desk.run(workers.roster())] == ["lost", "stopped"]
-
-
 def test_a_heartbeat_says_when_the_next_other_worker_expires(desk: Desk) -> None:
     assert desk.run(workers.heartbeat(WORKER, LIVE)) == (False, None, False)
     desk.live()
@@ -389,91 +260,10 @@ def test_a_heartbeat_says_when_the_next_other_worker_expires(desk: Desk) -> None
     assert (known, idle) == (True, False)
     assert expiry == pytest.approx(5, abs=1)
     assert desk.run(workers.living(OTHER))
-    die(desk, OTHER)
+    desk.die(OTHER)
     assert not desk.run(workers.living(OTHER))
     assert desk.run(workers.bury([])) == ["host.b"]
     assert desk.run(workers.bury([])) == []
-
-
-def look(desk: Desk, seen: float | None) -> sweep.Swept:
-    """Look for the dead, having been there for *seen* seconds."""
-    return desk.run.perform(sweep.recover(LIVE, seen=seen))
-
-
-def silent_for(desk: Desk, seconds: float, worker: str = WORKER) -> None:
-    """It is so long ago that its time was over."""
-    desk.sql(
-        "update {worker} set heartbeat_at = now() - %s * interval '1 second',"
-        " expires_at = now() - %s * interval '1 second' where id = %s",
-        LIVE + seconds, seconds, worker,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("seen", [None, 0.0, LIVE - 1])
-def test_who_was_not_there_to_hear_a_worker_does_not_take_it_for_dead(desk: Desk, seen: float | None) -> None:
-    desk.live()
-    taken = desk.take(retry=2)
-    silent_for(desk, 3600)
-    for _ in range(3):
-        assert look(desk, seen) == sweep.Swept()
-    assert desk.status(taken) == "active"
-    assert look(desk, LIVE + 1).recovered == [taken.job.id], "this one was"
-
-
-def test_a_silence_that_was_noted_ends_with_a_heartbeat_or_after_its_time(desk: Desk) -> None:
-    desk.live()
-    taken = desk.take(retry=2)
-    silent_for(desk, 3600)
-    assert look(desk, None) == sweep.Swept()
-    noted = "update {worker} set metadata = metadata || jsonb_build_object('silent_at', extract(epoch from now()) - %s)"
-    for revive in (workers.renew([WORKER], LIVE), workers.heartbeat(WORKER, LIVE)):
-        desk.sql(noted, LIVE + 1)
-        desk.run(revive)
-        silent_for(desk, 1)
-        assert look(desk, None) == sweep.Swept(), "it was heard of in between"
-    desk.sql(noted, LIVE - 1)
-    assert look(desk, None) == sweep.Swept()
-    # From before the server was started: who could have heard it then?
-    desk.sql(noted, 1e9)
-    assert look(desk, None) == sweep.Swept()
-    desk.sql(noted, LIVE + 1)
-    uptime = desk.sql("select extract(epoch from now() - pg_postmaster_start_time())::float8")[0][0]
-    assert bool(look(desk, None).recovered) is (uptime > LIVE + 1)
-    assert taken.job.id
-
-
-def test_what_a_row_says_of_its_silence_can_be_anything(desk: Desk) -> None:
-    desk.live()
-    silent_for(desk, 10)
-    for value in ('"soon"', "null", "[]", "1e300", "-1"):
-        desk.sql("update {worker} set metadata = jsonb_build_object('silent_at', %s::jsonb)", value)
-        assert look(desk, None) == sweep.Swept()
-    assert "silent_at" not in desk.run(workers.roster())[0].metadata
-
-
-def test_a_worker_that_says_goodbye_late_stays_gone(desk: Desk) -> None:
-    desk.live()
-    desk.run(workers.leave(WORKER))
-    assert not desk.run(workers.heartbeat(WORKER, LIVE)).known
-    assert desk.run(workers.roster())[0].status == "stopped"
-
-
-def test_a_job_is_late_only_when_its_lateness_could_be_heard_of(desk: Desk) -> None:
-    desk.live()
-    taken = desk.take(retry=2, heartbeat=10)
-    timed = desk.take(retry=2, timeout=10)
-    desk.ago(taken, 3600, "touched_at")
-    desk.ago(timed, 3600, "started_at")
-    assert look(desk, 1.0) == sweep.Swept()
-    assert look(desk, 11.0).recovered == [taken.job.id]
-    assert look(desk, upkeep.OVERDUE_GRACE + 1).recovered == [timed.job.id]
-
-
-def test_an_unknown_worker_may_be_one_whose_row_was_lost(desk: Desk) -> None:
-    taken = desk.take(retry=2)
-    desk.sql("update {claims} set claimed_at = now() - interval '1 day'")
-    assert look(desk, LIVE - 1) == sweep.Swept()
-    assert look(desk, LIVE + 1).recovered == [taken.job.id]
 
 
 def test_a_reported_death_leaves_no_worker_behind(desk: Desk) -> None:
@@ -492,7 +282,7 @@ def test_the_dead_do_not_count_as_asleep(desk: Desk) -> None:
     desk.run(workers.doze(WORKER))
     desk.run(workers.doze(OTHER))
     desk.run(workers.doze(OTHER))
-    die(desk, OTHER)
+    desk.die(OTHER)
     desk.run(workers.bury([]))
     assert desk.sql("select worker_id::text from {idle}") == [(WORKER,)]
     desk.run(workers.leave(WORKER))

@@ -4,10 +4,9 @@ import contextlib
 import logging
 import math
 import random
-import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from pgwerk._core import backoff
@@ -16,6 +15,7 @@ from pgwerk._core.outcome import Failed, Lost, Outcome
 from pgwerk._handlers.run import Interruption, Run, monotonic
 from pgwerk.errors import WerkError, WorkerShutdown
 from pgwerk.workers.crews.base import Crew, deadline_of
+from pgwerk.workers.crews.child_run import ChildRun
 from pgwerk.workers.forking.channel import Board, Progress, Ready
 from pgwerk.workers.forking.host import read_progress
 from pgwerk.workers.forking.zygote import HostedChild, Zygote
@@ -23,9 +23,6 @@ from pgwerk.workers.supervising.child import resident_bytes
 
 logger = logging.getLogger("pgwerk.worker")
 
-REMIND = 0.25
-"""Seconds between the signals to a child whose handler was interrupted and still runs. More than the 0.1 after which
-psycopg looks for signals while it waits: each signal begins that anew."""
 START_TRIES = 4
 """How often in a row a slot's child may fail to start, before the worker gives up."""
 END_SECONDS = 1.0
@@ -47,40 +44,6 @@ class Limits:
         if self.max_jobs is None:
             return math.inf
         return max(1, int(self.max_jobs * random.uniform(0.9, 1.0)))
-
-
-@dataclass(eq=False, slots=True)
-class ChildRun(Run):
-    """A run in a child."""
-
-    child: HostedChild = field(kw_only=True)
-    slot: int = field(kw_only=True)
-    board: Board = field(kw_only=True)
-    remind_at: float = math.inf
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    """Between whoever interrupts and the slot's thread: after `close`, no signal is sent on account of this run."""
-
-    def interrupt(self, reason: Interruption) -> None:
-        """Interrupt the handler; the first reason counts."""
-        with self.lock:
-            if self.mark(reason):
-                self.board.interrupt(self.slot, reason)
-                self._signal()
-
-    def remind(self, now: float) -> None:
-        """Signal again: the child may not have begun, or a shield or a query may have put it off."""
-        with self.lock:
-            if self.open and now >= self.remind_at:
-                self._signal()
-
-    def close(self) -> None:
-        """Send no more signals."""
-        with self.lock:
-            self.open = False
-
-    def _signal(self) -> None:
-        self.remind_at = monotonic() + REMIND
-        self.child.signal(signal.SIGTERM)
 
 
 class ProcessCrew(Crew):
