@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_and_nothing_is_shown(dsn: str, said: str) -> None
 def test_the_variable_that_it_is_from_is_named(dsn: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, dsn)
     with pytest.raises(ConfigError, match=f"^the DSN in {name} cannot be read: ") as caught:
-        _ = Werk()._runtime.executor
+        _ = Werk()._runtime.backend
     assert "hunter2" not in all_of(caught.value)
 
 
@@ -98,7 +98,7 @@ def test_the_variable_that_it_is_from_is_named(dsn: str, name: str, monkeypatch:
 def test_neither_app_nor_log_shows_it(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     app = kind("postgresql://u:hunter2@127.0.0.1:1/d", listen_dsn="postgresql://u:hunter2@127.0.0.1:1/d")
-    shown = [app, app.config, app._runtime.executor, app._app.names, app._runtime.executor.where, caplog.text]
+    shown = [app, app.config, app._runtime.backend, app._app.names, app._runtime.backend.where, caplog.text]
     if isinstance(app, Werk):
         with pytest.raises(ConnectionError) as caught:
             app.connect()

@@ -6,6 +6,8 @@ from typing import Any
 
 from pgwerk._app.calls import Options, job_of, refuse_to_wait, split_call, with_defaults
 from pgwerk._app.clock import new_id
+from pgwerk._app.deadlines import unhurried
+from pgwerk._app.ports import Place, place_of
 from pgwerk._core import agenda
 from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
 from pgwerk._core.job import Job
@@ -16,7 +18,6 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.procedures import enqueue
 from pgwerk._core.schema import migrations
-from pgwerk._postgres.deadlines import unhurried
 from pgwerk._postgres.dsn import checked
 from pgwerk._postgres.names import Names, literal
 from pgwerk.config import WerkConfig, configured, resolved_dsn
@@ -68,6 +69,9 @@ class App:
         )
         self.names = Names(self.config.schema, self.config.prefix, self.config.ephemeral_tables)
         self.dsn = resolved_dsn(dsn)
+        self.place = place_of(self.dsn)
+        if listen_dsn and self.place is Place.MEMORY:
+            raise ConfigError("listen_dsn is for Postgres behind a pooler: memory:// notifies by itself, leave it out")
         self.listen_dsn = checked(listen_dsn) if listen_dsn else None
         self.auto_migrate = auto_migrate
         if serializer is not None and not isinstance(serializer, Serializer):
@@ -84,6 +88,8 @@ class App:
         self.shutdown: list[Callable[..., Any]] = []
         self.before_enqueue: list[Hook] = []
         self.state = State()
+        self.shared: dict[str, Any] = {}
+        """What the backends of both faces have in common."""
         self.faces: dict[str, Any] = {}
         """The synchronous and the asyncio app, as far as they were asked for; the original is the first."""
         if any(value is not None for value in (log_level, log_format, log_color, log_fmt)):
@@ -102,7 +108,7 @@ class App:
 
     def resolved_dsn(self) -> str:
         """The DSN to connect to; starts or joins an embedded server, which takes a moment."""
-        if not self.dsn.startswith("embedded:"):
+        if self.place is not Place.EMBEDDED:
             return self.dsn
         from pgwerk import embedded  # noqa: PLC0415  # an extra
 
@@ -111,7 +117,7 @@ class App:
     @property
     def where(self) -> str:
         """Where the database is, without a password."""
-        if self.dsn.startswith(("memory:", "embedded:")):
+        if self.place is not Place.POSTGRES:
             return self.dsn
         from pgwerk._postgres.driver import shown_dsn  # noqa: PLC0415  # imports the driver
 
@@ -122,6 +128,8 @@ class App:
 
     def migration_sql(self, since: int = 0) -> str:
         """Write what `migrate()` does as a script for psql, without the migrations up to version *since*."""
+        if self.place is Place.MEMORY:
+            raise ConfigError("memory:// has no tables: a script to create them is for Postgres")
         names = self.names
         steps = [names.render("create schema if not exists {schema};", with_params=False)] if names.schema else []
         for migration in migrations():

@@ -17,12 +17,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from pgwerk._handlers.moments import forget, may_raise, raise_at_a_record
 from pgwerk._handlers.run import Interruption, Run, monotonic
+
+if TYPE_CHECKING:
+    import psycopg
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -165,13 +166,17 @@ def stop_waiting(frame: FrameType | None, reason: Interruption) -> bool:
     return False
 
 
-def _waiting_connections(frame: FrameType | None) -> list[psycopg.Connection[Any]]:
+def _waiting_connections(frame: FrameType | None) -> list["psycopg.Connection[Any]"]:
     """The psycopg connections whose `wait` is on a thread's stack, innermost first."""
     found: list[psycopg.Connection[Any]] = []
+    # Who has not imported it waits for none of its connections.
+    driver = sys.modules.get("psycopg")
+    if driver is None:
+        return found
     while frame is not None:
         if frame.f_code.co_name == "wait" and frame.f_globals.get("__name__", "").startswith("psycopg."):
             owner = frame.f_locals.get("self")
-            if isinstance(owner, psycopg.Connection):
+            if isinstance(owner, driver.Connection):
                 found.append(owner)
         frame = frame.f_back
     return found

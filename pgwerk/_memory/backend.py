@@ -1,15 +1,32 @@
 """Running operations on a store, as the executors do on Postgres."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pgwerk._core.operation import Operation, Procedure, Walk, walk_through
 from pgwerk._memory.answers import answer
 from pgwerk._memory.store import Store
+from pgwerk.errors import ConfigError
 
 R = TypeVar("R")
 
 _named: dict[str, Store] = {}
+
+
+def store_for(dsn: str, shared: dict[str, Any]) -> Store:
+    """The store of an app: the same for both of its faces, which share this dict."""
+    name = dsn.removeprefix("memory:").strip("/")
+    # One step: threads may meet here.
+    store: Store = shared.get("store") or shared.setdefault("store", store_of(name))
+    return store
+
+
+def no_connections(conn: object) -> ConfigError:
+    """The error for a connection that a caller passes."""
+    return ConfigError(
+        f"_conn={type(conn).__name__}: memory:// has no connections and no transactions of yours to join. Leave _conn "
+        'out here, or use Postgres: Werk("postgresql://…"), or Werk("embedded://") for one that needs no set-up.'
+    )
 
 
 def store_of(name: str) -> Store:

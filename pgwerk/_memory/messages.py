@@ -44,6 +44,8 @@ class Messages:
 class Listener:
     """Hear what is told on some channels; can be waited for with select. Not for use by two threads at once."""
 
+    deaf = False
+
     def __init__(self, messages: Messages, channels: Iterable[str]) -> None:
         self._messages = messages
         self._channels = tuple(channels)

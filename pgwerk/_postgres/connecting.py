@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, pq
 
+from pgwerk._app.deadlines import remaining
 from pgwerk._core import backoff
 from pgwerk._handlers.run import INTERRUPTIONS
-from pgwerk._postgres.deadlines import remaining
 from pgwerk._postgres.driver import translated
 from pgwerk.errors import ConnectionFailed, WerkError
 

@@ -11,19 +11,17 @@ from typing import Any
 import psycopg
 from psycopg import Connection, pq
 
-from pgwerk._core.operation import Operation, Procedure, R, walk_through
-from pgwerk._handlers.run import monotonic
+from pgwerk._app.ports import WorkerConnection, unexpected
+from pgwerk._core.operation import Operation, R
 from pgwerk._postgres.bounded import bounded
 from pgwerk._postgres.driver import TRIES, translated
-from pgwerk.errors import ConnectionFailed, DatabaseError, SerializationError, WerkError
+from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
 from pgwerk.sync.executor import Executor
 
 logger = logging.getLogger("pgwerk.worker")
 
 LOCK_SECONDS = 1.5
 """How long a statement waits for somebody else's lock: the outcomes of other jobs wait with it."""
-ASKING_SECONDS = 75.0
-"""After so long, no answer comes any more: well beyond the time after which Postgres gives a statement up."""
 
 SETTINGS = {
     # A statement that hangs must not hang the worker.
@@ -42,24 +40,17 @@ ROLLED_BACK = ("40001", "40P01")
 """A serialization failure or a deadlock: for the sake of another transaction, and worth another try at once."""
 
 
-class WorkerConnection:
+class PostgresWorkerConnection(WorkerConnection):
     """Run operations on one connection that is kept; not for use by two threads at once."""
 
     def __init__(self, executor: Executor) -> None:
+        super().__init__(executor.where)
         self._executor = executor
         self._connection: Connection[Any] | None = None
         self._changing = threading.Lock()
         """Held while the connection is closed, lest another thread cut what has taken its descriptor."""
-        self._troubled_since: float | None = None
         self._bounded = False
         """Whether each operation has to say itself how long it waits for locks: a pooler keeps no settings."""
-        self.asked = 0
-        """How often Postgres was asked anything."""
-        self.asking = False
-        """Whether it is being waited for."""
-        self.failures = 0
-        """How often in a row the database failed us."""
-        self.ever_connected = False
 
     @property
     def connected(self) -> bool:
@@ -108,10 +99,6 @@ class WorkerConnection:
         finally:
             self.asking = False
 
-    def perform(self, steps: Procedure[R]) -> R:
-        """Run a procedure, each operation in a transaction of its own."""
-        return walk_through(steps, self.run)
-
     def _run(self, connection: Connection[Any], op: Operation[R], meanwhile: Callable[[], None] | None) -> R:
         for _ in range(1, TRIES):
             try:
@@ -140,34 +127,6 @@ class WorkerConnection:
                 return
             shut(connection)
 
-    def lost(self, error: WerkError) -> None:
-        """Give the connection up; the first time, say so."""
-        self.trouble(error)
-        self.close()
-
-    @property
-    def troubled(self) -> bool:
-        """Whether it has failed us, and not worked since."""
-        return self._troubled_since is not None
-
-    def troubled_for(self, seconds: float) -> bool:
-        """Whether it has not worked for so long."""
-        since = self._troubled_since
-        return since is not None and monotonic() - since > seconds
-
-    def trouble(self, error: WerkError) -> None:
-        """Count a failure; the first time, say so."""
-        self.failures += 1
-        if self._troubled_since is None:
-            self._troubled_since = monotonic()
-            logger.warning("%s; trying again until it works", error)
-
-    def works(self) -> None:
-        """Jobs can be written and claimed; the first time after trouble, say so."""
-        if self._troubled_since is not None:
-            logger.info("Postgres at %s answers again", self._executor.where)
-        self._troubled_since, self.failures = None, 0
-
     def close(self) -> None:
         """Close the connection."""
         with self._changing:
@@ -181,10 +140,3 @@ def shut(connection: Connection[Any]) -> None:
     """Break a connection under whoever waits for it."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
-
-
-def unexpected(error: Exception) -> WerkError:
-    """The error to handle in place of one that nobody foresaw."""
-    if isinstance(error, UnicodeError):
-        return SerializationError(f"Postgres cannot store this text in the encoding of its database: {error}")
-    return DatabaseError(f"the client library failed: {type(error).__name__}: {error}")

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, pq
 
+from pgwerk._app.ports import ANSWER_SECONDS
 from pgwerk._core.operation import Operation, R
 from pgwerk._handlers.run import monotonic
 from pgwerk._postgres.adapting import PLAIN
@@ -23,8 +24,6 @@ from pgwerk.sync.listener import Listener
 
 logger = logging.getLogger("pgwerk.worker")
 
-ANSWER_SECONDS = 5.0
-"""How long Postgres may take to answer a heartbeat, before the connection is given up."""
 LOCK_SECONDS = 2.0
 """How long a heartbeat waits for a lock: on its own row, which somebody may hold for an instant, or on the table."""
 
@@ -93,7 +92,7 @@ class Line(Listener):
         return self._connection
 
 
-class WorkerListener:
+class PostgresWorkerListener:
     """Keep one connection for heartbeats and notifications, or for heartbeats alone where it cannot listen."""
 
     def __init__(self, executor: Executor, line: Line) -> None:

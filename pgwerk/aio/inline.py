@@ -49,7 +49,7 @@ class _Inline:
 
     def __init__(self, werk: Any, runtime: Runtime, worker: InlineWorker, connection: Any) -> None:
         self.runner = LoopRunner(werk, worker, runtime.app.serializer, Hooks(), werk.get_job, _Uninterruptible.of)
-        self._executor = runtime.executor
+        self._executor = runtime.backend
         self._connection = connection
         self._run: TaskRun | None = None
         self._cancelled = False
@@ -114,11 +114,11 @@ async def _kept_alive(runtime: Runtime, worker: InlineWorker) -> AsyncIterator[N
                     _ = await over.wait()
             except TimeoutError:
                 with contextlib.suppress(WerkError):
-                    await runtime.executor.run(worker.register(runtime.app.liveness))
+                    await runtime.backend.run(worker.register(runtime.app.liveness))
                     registered = True
         if registered:
             with contextlib.suppress(WerkError):
-                await runtime.executor.run(worker.leave())
+                await runtime.backend.run(worker.leave())
 
     task = asyncio.create_task(beat())
     try:

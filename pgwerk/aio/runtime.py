@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pgwerk._app.definition import App
 from pgwerk._app.once import Once
+from pgwerk._app.ports import AsyncBackend, AsyncRoom, Place
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk._postgres.callers_aio import usable_connection
-from pgwerk.aio.executor import Executor
+from pgwerk.aio.backend import backend_of
 from pgwerk.aio.loops import PerLoop
-from pgwerk.aio.waiting import WaitingRoom
+from pgwerk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pgwerk._memory.clock import Clock
 
 
 class Runtime:
     """The connected half of an app; what needs no database is in its `App`.
 
-    Whatever reaches the database is made here: the executor and the waiting room. Workers take those of the
+    Whatever reaches the jobs is behind its backend, which the scheme of the DSN decides. Workers take that of the
     synchronous face.
     """
 
@@ -24,32 +27,29 @@ class Runtime:
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self._executor = Once(self._make_executor)
-        self._room = Once(self._make_room)
+        self._backend: Once[AsyncBackend] = Once(lambda: backend_of(app))
+        self._room: Once[AsyncRoom] = Once(lambda: self.backend.room())  # noqa: PLW0108  # the backend, too, is made at the first use
         self._locks: PerLoop[asyncio.Lock] = PerLoop(lambda _: None)
         """For the first connect: as many tasks as there are need not all look whether the tables are there."""
 
-    # What is made at first use ----------------------------------------------------
-
-    def _make_executor(self) -> Executor:
-        config = self.app.config
-        return Executor(
-            self.app.resolved_dsn(), self.app.names,
-            pool_size=config.pool_size, pooled=config.pool, pool_timeout=config.pool_timeout,
-        )  # fmt: skip
-
-    def _make_room(self) -> WaitingRoom:
-        return WaitingRoom(self.executor, self.app.names.done_channel, self.app.listen_dsn)
+    @property
+    def backend(self) -> AsyncBackend:
+        """Where the jobs are; made at the first use."""
+        return self._backend()
 
     @property
-    def executor(self) -> Executor:
-        """What runs operations for this app."""
-        return self._executor()
-
-    @property
-    def room(self) -> WaitingRoom:
+    def room(self) -> AsyncRoom:
         """Where tasks wait for the ends of jobs."""
         return self._room()
+
+    @property
+    def clock(self) -> "Clock":
+        """The clock of a store in memory; raises ConfigError where there is none."""
+        if self.app.place is not Place.MEMORY:
+            raise ConfigError("the clock of Postgres cannot be set: Werk.in_memory() has one that can")
+        from pgwerk._memory.backend import store_for  # noqa: PLC0415  # only in memory
+
+        return store_for(self.app.dsn, self.app.shared).clock
 
     # Using it ---------------------------------------------------------------------
 
@@ -57,25 +57,25 @@ class Runtime:
         """Create or check the tables, once."""
         if self.app.state.migrated:
             return
-        if self.app.dsn.startswith("embedded:") and self._executor.made is None:
+        if self.app.place is Place.EMBEDDED and self._backend.made is None:
             # Starting a server would block the loop.
-            _ = await asyncio.to_thread(self._executor)
+            _ = await asyncio.to_thread(self._backend)
         async with self._locks.get() or self._locks.put(asyncio.Lock()):
             if not self.app.state.migrated:
-                await self.executor.perform(self.app.preparing())
+                await self.backend.perform(self.app.preparing())
 
     async def run(self, op: Operation[R]) -> R:
         """Run an operation, once the tables are there."""
         await self.connect()
-        return await self.executor.run(op)
+        return await self.backend.run(op)
 
     async def perform(self, steps: Procedure[R], conn: Any = None) -> R:
         """Perform a procedure, on a connection of the caller's if one is given."""
-        return await self.executor.perform(steps, await self.joined(conn))
+        return await self.backend.perform(steps, await self.joined(conn))
 
     async def joined(self, conn: Any) -> Any:
         """Find the driver's connection behind *conn*; None without one. The tables are there afterwards."""
-        connection = await usable_connection(conn) if conn is not None else None
+        connection = await self.backend.usable(conn) if conn is not None else None
         if connection is None or self.app.auto_migrate:
             await self.connect()
         return connection
@@ -89,8 +89,8 @@ class Runtime:
         """Close what belongs to this loop."""
         if (room := self._room.made) is not None:
             room.close()
-        if (executor := self._executor.made) is not None:
-            await executor.close()
+        if (backend := self._backend.made) is not None:
+            await backend.close()
         faces = self.app.faces
         if next(iter(faces), None) == self.face and "sync" in faces:
             # A worker, for instance, has asked this app for it: nobody else will close it.

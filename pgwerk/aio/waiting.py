@@ -3,34 +3,39 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
+from pgwerk._app.deadlines import deadline
+from pgwerk._app.ports import AsyncListener
 from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Listening, Wait, Waits
+from pgwerk._core.operation import Operation
 from pgwerk._core.operations.wait import await_ends
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.deadlines import deadline
-from pgwerk.aio.executor import Executor
-from pgwerk.aio.listener import Listener
 from pgwerk.aio.loops import PerLoop
 from pgwerk.errors import ConnectionFailed, WerkError
 
 logger = logging.getLogger("pgwerk.waiting")
 
+Hear: TypeAlias = "Callable[[str], None]"
+"""Takes the payload of a notification, on the loop."""
+
 
 class WaitingRoom:
     """Where tasks wait for the ends of jobs, each on its own loop."""
 
-    def __init__(self, executor: Executor, channel: str, dsn: str | None) -> None:
-        self._executor = executor
-        self._channel = channel
-        self._dsn = dsn
+    def __init__(
+        self, run: Callable[[Operation[Any]], Awaitable[Any]], listener: Callable[[Hear], AsyncListener]
+    ) -> None:
+        self._run = run
+        self._listener = listener
         self._corners: PerLoop[_Corner] = PerLoop(_Corner.abandon)
 
     async def wait(self, ids: Sequence[str], timeout: float | None, poll_interval: float) -> None:
         """Return when all these jobs have ended; raises JobTimeout and JobNotFound."""
         corner = self._corners.get()
         if corner is None:
-            corner = self._corners.put(_Corner(self._executor, self._channel, self._dsn))
+            corner = self._corners.put(_Corner(self._run, self._listener))
         await corner.wait(ids, timeout, poll_interval)
 
     def close(self) -> None:
@@ -43,10 +48,12 @@ class WaitingRoom:
 class _Corner:
     """The part of it that belongs to one loop."""
 
-    def __init__(self, executor: Executor, channel: str, dsn: str | None) -> None:
-        self._executor = executor
+    def __init__(
+        self, run: Callable[[Operation[Any]], Awaitable[Any]], listener: Callable[[Hear], AsyncListener]
+    ) -> None:
+        self._run = run
         self._waits = Waits()
-        self._listener = Listener(executor, channel, dsn, self._waits.tell)
+        self._listener = listener(self._waits.tell)
         # Whoever waits looks again, and listens again.
         self._listener.on_loss = self._waits.wake_all
         self._lock = asyncio.Lock()
@@ -69,7 +76,7 @@ class _Corner:
                 # again meanwhile. From here on no end is missed.
                 with deadline(ends.remaining(monotonic())):
                     try:
-                        ends.seen(await self._executor.run(await_ends(ends.left)))
+                        ends.seen(await self._run(await_ends(ends.left)))
                     except ConnectionFailed as error:
                         _ = ends.patience(monotonic(), error)
                         raise

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from pgwerk import EnqueueParams, Job, Retry, Werk
 from pgwerk.demo.jobs import BESIDE, CREATE, LIBRARY, NOT_OURS, PACKAGES, checked_path, index_file
-from pgwerk.sync.runtime import runtime_of
+from pgwerk.sync.postgres import connection_string
 
 QUEUE = "demo"
 RETRY = Retry(2, intervals=0.5)
@@ -151,7 +151,7 @@ class Batch:
     @property
     def conninfo(self) -> str:
         """How to connect to the database of the demo."""
-        return runtime_of(self.app).executor.conninfo
+        return connection_string(self.app)
 
     @property
     def _db(self) -> "psycopg.Connection[Any]":

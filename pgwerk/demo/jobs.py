@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgwerk import Context
-from pgwerk.sync.runtime import runtime_of
+from pgwerk.sync.postgres import connection_string
 
 CREATE = """
     create schema if not exists pgwerk_demo;
@@ -43,7 +43,7 @@ def index_file(ctx: Context, file: str) -> int:
     tree = ast.parse(checked_path(file).read_bytes(), filename=file)
     found = [(node.lineno, node.col_offset, kind, name) for node, kind, name in definitions(tree, "")]
     lines, cols, kinds, names = zip(*found, strict=True) if found else ((), (), (), ())
-    connection = own_connection(runtime_of(ctx.app.sync).executor.conninfo)
+    connection = own_connection(connection_string(ctx.app.sync))
     with connection.transaction():
         connection.execute("delete from pgwerk_demo.demo_definitions where file = %s", [file])
         connection.execute(

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from pgwerk._app.definition import App
 from pgwerk._core.context import Context
@@ -15,6 +15,9 @@ from pgwerk.sync.hooks import finish
 from pgwerk.sync.managing import Managing
 from pgwerk.sync.runtime import Runtime
 from pgwerk.sync.tasks import KeyedTaskDecorator, Task, TaskDecorator
+
+if TYPE_CHECKING:
+    from pgwerk._memory.clock import Clock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +58,15 @@ class Werk(Calling, Managing):
         app.faces[Runtime.face] = self
 
     @classmethod
+    def in_memory(cls, name: str = "", **settings: Any) -> Self:
+        """Make an app whose jobs are in memory: ``Werk("memory://")``, or ``memory://name`` to share them.
+
+        For tests and trials: everything but what needs other processes works, and all is gone with the process.
+        *settings* are those of `Werk`.
+        """
+        return cls(f"memory://{name}", **settings)
+
+    @classmethod
     def _of(cls, app: App) -> Self:
         face = cls.__new__(cls)
         face._hold(app)  # noqa: SLF001  # our own
@@ -62,6 +74,11 @@ class Werk(Calling, Managing):
 
     def _hold(self, app: App) -> None:
         self._app, self._runtime = app, Runtime(app)
+
+    @property
+    def clock(self) -> "Clock":
+        """The clock of an in-memory app, which can be moved, frozen and set; raises ConfigError for Postgres."""
+        return self._runtime.clock
 
     # Lifecycle --------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from typing import Any, Literal, TypeVar, overload
 
 from pgwerk._app import requests
 from pgwerk._app.calls import ids_to_wait_for, newly_enqueued, refuse_to_wait, result_of, results_of, split_call
+from pgwerk._app.deadlines import deadline, remaining
 from pgwerk._app.waiting import TimeLeft
 from pgwerk._core.job import Job
 from pgwerk._core.options import CallbackLike, DependsOn, FailureModeLike, Group, Repeat, Retry, Seconds
 from pgwerk._core.statements import queries
-from pgwerk._postgres.deadlines import deadline, remaining
 from pgwerk.sync.enqueueing import Enqueueing
 
 T = TypeVar("T")

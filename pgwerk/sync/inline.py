@@ -34,7 +34,7 @@ def run_inline(werk: Any, runtime: Runtime, new_job: NewJob, conn: Any) -> Job |
 
     def take(step: Step) -> Any:
         if not isinstance(step, Claimed):
-            return runtime.executor.run(step, connection)
+            return runtime.backend.run(step, connection)
         run = ThreadRun(step, monotonic(), None)
         try:
             return runner.run(run), monotonic() - run.started
@@ -64,11 +64,11 @@ def _kept_alive(runtime: Runtime, worker: InlineWorker) -> Iterator[None]:
         registered = False
         while not over.wait(runtime.app.config.heartbeat_interval):
             with contextlib.suppress(WerkError):
-                runtime.executor.run(worker.register(runtime.app.liveness))
+                runtime.backend.run(worker.register(runtime.app.liveness))
                 registered = True
         if registered:
             with contextlib.suppress(WerkError):
-                runtime.executor.run(worker.leave())
+                runtime.backend.run(worker.leave())
 
     thread = threading.Thread(target=beat, name="pgwerk-inline", daemon=True)
     thread.start()

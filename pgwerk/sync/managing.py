@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgwerk._app import requests
+from pgwerk._app.deadlines import unhurried
 from pgwerk._app.faces import Face
 from pgwerk._core.job import Job, JobExecution
 from pgwerk._core.operations import manage, migrate
@@ -13,7 +14,6 @@ from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, queries, schema, workers
 from pgwerk._core.statements.queries import QueueStats
 from pgwerk._core.statements.workers import WorkerInfo
-from pgwerk._postgres.deadlines import unhurried
 from pgwerk.sync.runtime import Runtime
 
 
@@ -151,16 +151,16 @@ class Managing(Face):
 
     def migrate(self) -> list[str]:
         """Create or update the tables; the names of the migrations that were applied."""
-        return self._runtime.executor.perform(self._app.migrating())
+        return self._runtime.backend.perform(self._app.migrating())
 
     def server_version(self) -> str:
         """Read the version of the database server, such as "15.4"."""
-        return self._runtime.executor.run(schema.server_version())
+        return self._runtime.backend.run(schema.server_version())
 
     def schema_version(self) -> int:
         """Read the version of the tables; 0 when there are none."""
-        return self._runtime.executor.run(migrate.version())
+        return self._runtime.backend.run(migrate.version())
 
     def pending_migrations(self) -> list[str]:
         """Name the migrations that `migrate()` would apply. Changes nothing."""
-        return self._runtime.executor.run(requests.pending_migrations())
+        return self._runtime.backend.run(requests.pending_migrations())

@@ -5,82 +5,66 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pgwerk._app.definition import App
 from pgwerk._app.once import Once
+from pgwerk._app.ports import Backend, Place, Room
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk._postgres.callers import usable_connection
-from pgwerk.sync.executor import Executor
-from pgwerk.sync.waiting import WaitingRoom
+from pgwerk.errors import ConfigError
+from pgwerk.sync.backend import backend_of
 
 if TYPE_CHECKING:
-    from pgwerk._postgres.worker_connection import WorkerConnection
-    from pgwerk._postgres.worker_listener import WorkerListener
+    from pgwerk._memory.clock import Clock
 
 
 class Runtime:
     """The connected half of an app; what needs no database is in its `App`.
 
-    Whatever reaches the database is made here: the executor, the waiting room, a worker's two connections.
+    Whatever reaches the jobs is behind its backend, which the scheme of the DSN decides.
     """
 
     face: ClassVar[str] = "sync"
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self._executor = Once(self._make_executor)
-        self._room = Once(self._make_room)
-
-    # What is made at first use ----------------------------------------------------
-
-    def _make_executor(self) -> Executor:
-        config = self.app.config
-        return Executor(
-            self.app.resolved_dsn(), self.app.names,
-            pool_size=config.pool_size, pooled=config.pool, pool_timeout=config.pool_timeout,
-        )  # fmt: skip
-
-    def _make_room(self) -> WaitingRoom:
-        return WaitingRoom(self.executor, self.app.names.done_channel, self.app.listen_dsn)
+        self._backend: Once[Backend] = Once(lambda: backend_of(app))
+        self._room: Once[Room] = Once(lambda: self.backend.room())  # noqa: PLW0108  # the backend, too, is made at the first use
 
     @property
-    def executor(self) -> Executor:
-        """What runs operations for this app."""
-        return self._executor()
+    def backend(self) -> Backend:
+        """Where the jobs are; made at the first use."""
+        return self._backend()
 
     @property
-    def room(self) -> WaitingRoom:
+    def room(self) -> Room:
         """Where threads wait for the ends of jobs."""
         return self._room()
 
-    def worker_connection(self) -> "WorkerConnection":
-        """Make the connection of a worker for claims and outcomes; it connects later."""
-        from pgwerk._postgres.worker_connection import WorkerConnection  # noqa: PLC0415  # producers need none
+    @property
+    def clock(self) -> "Clock":
+        """The clock of a store in memory; raises ConfigError where there is none."""
+        if self.app.place is not Place.MEMORY:
+            raise ConfigError("the clock of Postgres cannot be set: Werk.in_memory() has one that can")
+        from pgwerk._memory.backend import store_for  # noqa: PLC0415  # only in memory
 
-        return WorkerConnection(self.executor)
-
-    def worker_listener(self) -> "WorkerListener":
-        """Make the connection of a worker for heartbeats and notifications; it connects later."""
-        from pgwerk._postgres.worker_listener import Line, WorkerListener  # noqa: PLC0415  # producers need none
-
-        return WorkerListener(self.executor, Line(self.executor, [self.app.names.wake_channel], self.app.listen_dsn))
+        return store_for(self.app.dsn, self.app.shared).clock
 
     # Using it ---------------------------------------------------------------------
 
     def connect(self) -> None:
         """Create or check the tables, once."""
         if not self.app.state.migrated:
-            self.executor.perform(self.app.preparing())
+            self.backend.perform(self.app.preparing())
 
     def run(self, op: Operation[R]) -> R:
         """Run an operation, once the tables are there."""
         self.connect()
-        return self.executor.run(op)
+        return self.backend.run(op)
 
     def perform(self, steps: Procedure[R], conn: Any = None) -> R:
         """Perform a procedure, on a connection of the caller's if one is given."""
-        return self.executor.perform(steps, self.joined(conn))
+        return self.backend.perform(steps, self.joined(conn))
 
     def joined(self, conn: Any) -> Any:
         """Find the driver's connection behind *conn*; None without one. The tables are there afterwards."""
-        connection = usable_connection(conn) if conn is not None else None
+        connection = self.backend.usable(conn) if conn is not None else None
         if connection is None or self.app.auto_migrate:
             self.connect()
         return connection
@@ -98,8 +82,8 @@ class Runtime:
         """Close the pool, and end the listening thread."""
         if (room := self._room.made) is not None:
             room.close()
-        if (executor := self._executor.made) is not None:
-            executor.close()
+        if (backend := self._backend.made) is not None:
+            backend.close()
 
 
 def runtime_of(werk: Any) -> Runtime:

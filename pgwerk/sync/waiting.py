@@ -4,17 +4,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from pgwerk._app.waiting import LINGER, LISTEN_SECONDS, Ends, Listening, Wait, Waits
+from pgwerk._app.deadlines import deadline
+from pgwerk._app.ports import Listener
+from pgwerk._app.waiting import LINGER, Ends, Listening, Wait, Waits
+from pgwerk._core.operation import Operation
 from pgwerk._core.operations.wait import await_ends
-from pgwerk._core.statements import queries
-from pgwerk._postgres.deadlines import deadline
-from pgwerk._postgres.driver import PROOF_SECONDS
-from pgwerk._postgres.own_connection import OwnConnection
 from pgwerk.errors import ConnectionFailed, WerkError
-from pgwerk.sync.executor import Executor
-from pgwerk.sync.listener import Listener
 
 logger = logging.getLogger("pgwerk.waiting")
 
@@ -22,33 +20,12 @@ GLANCE = 0.1
 """Seconds between two looks whether somebody listens by now."""
 
 
-class _Quick(OwnConnection):
-    """A connection that answers soon, or is given up."""
-
-    patience = LISTEN_SECONDS
-
-
-class _Ears(Listener):
-    """The listener of those who wait."""
-
-    kind = _Quick
-
-    def _proves_itself(self) -> bool:
-        # Over the pool, whose connections are there anyway.
-        assert self._connection is not None
-        self._executor.run(queries.tell_waiters())
-        for notify in self._connection.notifies(timeout=PROOF_SECONDS, stop_after=1):
-            return bool(notify.payload)
-        return False
-
-
 class WaitingRoom:
     """Where threads wait for the ends of jobs."""
 
-    def __init__(self, executor: Executor, channel: str, dsn: str | None) -> None:
-        self._executor = executor
-        self._channel = channel
-        self._dsn = dsn
+    def __init__(self, run: Callable[[Operation[Any]], Any], listener: Callable[[], Listener]) -> None:
+        self._run_op = run
+        self._listener = listener
         self._states: dict[int, _State] = {}
         """By process; there is one, unless we were forked."""
 
@@ -88,7 +65,7 @@ class WaitingRoom:
                 # again meanwhile. From here on no end is missed.
                 with deadline(ends.remaining(time.monotonic())):
                     try:
-                        ends.seen(self._executor.run(await_ends(ends.left)))
+                        ends.seen(self._run_op(await_ends(ends.left)))
                     except ConnectionFailed as error:
                         _ = ends.patience(time.monotonic(), error)
                         raise
@@ -128,7 +105,7 @@ class WaitingRoom:
         return state.thread
 
     def _run(self, state: "_State") -> None:
-        listener = _Ears(self._executor, [self._channel], self._dsn)
+        listener = self._listener()
         connected = False
         try:
             listener.connect()

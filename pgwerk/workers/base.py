@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, TypedDict
 
 from pgwerk._app.clock import new_id
+from pgwerk._app.ports import Place
 from pgwerk._core import options as opt
 from pgwerk._core.agenda import Pace
 from pgwerk._core.context import Context
@@ -50,6 +51,8 @@ class BaseWorker:
 
     kind = ""
     """What the worker's row says about its type."""
+    forks = False
+    """Whether its handlers run in processes that it forks."""
 
     def __init__(
         self,
@@ -74,6 +77,11 @@ class BaseWorker:
         self.werk: Werk = app.sync
         """The app as the worker itself uses it; handlers get it as it was given."""
         self.runtime = runtime_of(self.werk)
+        if self.forks and self.runtime.app.place is Place.MEMORY:
+            raise ConfigError(
+                f"{type(self).__name__} forks processes, which do not see the jobs of memory://: use ThreadWorker or "
+                'AsyncWorker, or Postgres (Werk("embedded://") needs no set-up).'
+            )
         self.queues = _queues(queues)
         self.concurrency = opt.whole("concurrency", concurrency, 1, 10_000)
         config = app.config

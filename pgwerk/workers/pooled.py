@@ -70,7 +70,7 @@ class CrewWorker(BaseWorker):
                 coordinator.stop()
             logger.info(
                 "worker %s: %d %s, queues %s, Postgres at %s",
-                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.runtime.executor.where,
+                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.runtime.backend.where,
             )  # fmt: skip
             try:
                 coordinator.run()
@@ -109,7 +109,7 @@ class CrewWorker(BaseWorker):
         coordinator = self._coordinator
         beaten = coordinator.vitals.beaten if coordinator is not None else None
         if coordinator is None or beaten is None:
-            said = f"not connected to Postgres at {self.runtime.executor.where}"
+            said = f"not connected to Postgres at {self.runtime.backend.where}"
             return Condition(False, False, self._stops > 0, said)
         well = monotonic() - beaten <= LATE * self.pace.heartbeat
         status = in_words(*coordinator.figures)
@@ -134,9 +134,9 @@ class CrewWorker(BaseWorker):
                     raise
             else:
                 if failures:
-                    logger.info("Postgres at %s answers", self.runtime.executor.where)
+                    logger.info("Postgres at %s answers", self.runtime.backend.where)
                 # A worker has connections of its own; those of the app are for handlers that want some.
-                self.runtime.executor.drop_idle()
+                self.runtime.backend.drop_idle()
                 return
 
     def _start_app(self) -> None:
@@ -158,8 +158,8 @@ class CrewWorker(BaseWorker):
         crew = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
-            self.runtime.worker_connection(),
-            self.runtime.worker_listener(),
+            self.runtime.backend.worker_connection(),
+            self.runtime.backend.worker_listener(),
             crew,
             wakeup,
             self.pace,
@@ -213,6 +213,6 @@ class CrewWorker(BaseWorker):
         """Store the progress of a running job."""
         value = encode_meta({"fraction": fraction, "message": message})
         try:
-            _ = self.runtime.executor.run(running.progress(claimed.id, claimed.claim, value))
+            _ = self.runtime.backend.run(running.progress(claimed.id, claimed.claim, value))
         except WerkError as error:
             logger.warning("the progress of job %s was not stored: %s", claimed.id, error)

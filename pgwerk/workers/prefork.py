@@ -41,6 +41,8 @@ class Worker(BaseWorker):
     (threads, connections) does not survive it.
     """
 
+    forks = True
+
     kind = "prefork"
 
     def __init__(

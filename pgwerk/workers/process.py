@@ -21,6 +21,8 @@ logger = logging.getLogger("pgwerk.worker")
 class HostingWorker(CrewWorker):
     """Run jobs in children of a zygote, a process that is forked when the worker begins to run."""
 
+    forks = True
+
     staff = "processes"
     limits = Limits(TIMEOUT_GRACE)
     _zygote: Zygote | None = None

@@ -12,6 +12,7 @@ import pytest
 from pgwerk import EnqueueParams
 from pgwerk.aio import Werk
 from tests.aio import handlers
+from tests.fixtures.inside import inside
 from tests.fixtures.waiting import until
 
 ROUNDS = 150
@@ -156,7 +157,7 @@ async def test_waiting_can_be_cancelled_at_any_moment(app: Werk, pg: psycopg.Con
         await nothing_is_stuck(app, pg)
         if close:
             await app.close()
-    assert not app._runtime.room._corners.get()
+    assert not inside(app).room._corners.get()
     _ = await cancelled_at_random(draw, lambda n: app.enqueue(handlers.echo, n, _key=f"{n}", _sync=True))
     text = app._app.names.render(
         "select status, count(*) from {jobs} where key is not null group by 1", with_params=False

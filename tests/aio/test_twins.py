@@ -10,6 +10,7 @@ import psycopg
 import pgwerk
 from pgwerk import WerkConfig, aio
 from tests.aio import handlers
+from tests.fixtures.inside import inside
 
 
 async def test_the_twin_of_a_twin_is_the_original(dsn: str) -> None:
@@ -74,7 +75,7 @@ async def test_who_migrated_does_not_matter(dsn: str, schema: str, pg: psycopg.C
     assert job is not None
     assert (await awaited.get_job(job)).priority == 3
     await awaited.close()
-    assert awaited.sync._runtime.executor._pool.idle == 0, "the original closes what was opened for it"
+    assert inside(awaited.sync).backend._pool.idle == 0, "the original closes what was opened for it"
 
 
 async def test_a_task_of_either_can_be_enqueued_by_the_other(dsn: str, schema: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 from pgwerk import EnqueueError, JobError, JobNotFound, JobStatus, JobTimeout
 from pgwerk.aio import Werk
 from pgwerk.aio.listener import Listener
+from pgwerk.aio.runtime import Runtime
 from tests.aio import handlers
 from tests.exactness.handlers import until_noted
+from tests.fixtures.inside import inside
 from tests.fixtures.loops import working
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
@@ -151,7 +153,7 @@ async def test_the_connection_is_closed_when_nobody_waits_any_more(
     monkeypatch.setattr("pgwerk.aio.waiting.LINGER", 0.01)
     with working(app):
         assert await app.apply(handlers.echo, 1, timeout=30) == 1
-        corner = app._runtime.room._corners.get()
+        corner = inside(app).room._corners.get()
         assert corner is not None
         await until(lambda: not corner._listener.connected)
         assert await app.apply(handlers.echo, 2, timeout=30) == 2
@@ -219,13 +221,13 @@ async def test_one_deadline_holds_for_the_enqueue_and_the_wait(
 ) -> None:
     """What the enqueue takes is not given to the wait again, and the error speaks of the whole."""
     given: list[float | None] = []
-    original = Werk._wait
+    original = Runtime.wait
 
-    async def spy(self: Werk, ids: list[str], seconds: float | None, poll_interval: float) -> None:
+    async def spy(self: Runtime, ids: list[str], seconds: float | None, poll_interval: float) -> None:
         given.append(seconds)
         await original(self, ids, seconds, poll_interval)
 
-    monkeypatch.setattr(Werk, "_wait", spy)
+    monkeypatch.setattr(Runtime, "wait", spy)
     call = partial(app.apply, "app.nobody") if wait == "apply" else partial(app.map, "app.nobody", [{}, {}])
     with pytest.raises(JobTimeout, match=r"within 0.5 s; it goes on"):
         await call(timeout=0.5)

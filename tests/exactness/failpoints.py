@@ -14,6 +14,7 @@ import psycopg
 
 from pgwerk import ThreadWorker, Werk, WerkConfig
 from pgwerk._core.operation import Statement
+from tests.fixtures.inside import inside
 from tests.fixtures.workers import QUICK
 
 
@@ -26,11 +27,11 @@ class FailPoint:
         self._thread = threading.get_ident()
         self._counting = False
         self.reached = 0
-        executor = app._runtime.executor
+        executor = inside(app).backend
         self._send = executor._send
         self._walk = executor._walk
-        executor._send = self.send  # type: ignore[method-assign]
-        executor._walk = self.walk  # type: ignore[method-assign, assignment]
+        executor._send = self.send
+        executor._walk = self.walk
 
     def _tick(self, connection: Any) -> None:
         if self._counting and threading.get_ident() == self._thread:

@@ -29,9 +29,9 @@ def test_a_job_that_has_not_started_ends_at_once_without_any_worker(
     elif where == "blocked":
         options["_group"] = "g"
         worker = new_id()
-        app._runtime.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+        app._runtime.backend.run(workers.register(worker, "by hand", ["default"], {}, 3600))
         _ = app.enqueue(handlers.noop, _group="g")
-        assert len(app._runtime.executor.run(claims.claim(["default"], 1, worker)).jobs) == 1
+        assert len(app._runtime.backend.run(claims.claim(["default"], 1, worker)).jobs) == 1
     job = enqueued(app.enqueue(handlers.noted, "never", _on_stopped=handlers.on_end, **options))
     if where == "blocked":
         burst(app)

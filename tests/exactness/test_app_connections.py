@@ -22,6 +22,7 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.operation import Statement, Steps, nothing, operation, scalar, together
 from tests.exactness import handlers
 from tests.exactness.helpers import enqueued, in_a_fork
+from tests.fixtures.inside import inside
 from tests.fixtures.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +117,7 @@ def test_no_cancelled_call_costs_a_connection(dsn: str, schema: str, seed: int) 
             _ = await asyncio.wait(tasks)
         async with asyncio.timeout(10):
             _ = await asyncio.gather(*(app.enqueue(handlers.noop) for _ in range(10)))
-        assert app._runtime.executor._pool._out == 0
+        assert inside(app).backend._pool._out == 0
         await app.close()
 
     asyncio.run(storm())
@@ -186,7 +187,7 @@ def test_calls_cut_off_by_a_signal_lose_no_connection_and_leave_none_broken(dsn:
                 _ = app.enqueue_many(params)
                 _ = app.list_jobs(limit=1)
                 time.sleep(0.005)
-        assert app._runtime.executor._pool._stock().slots.qsize() == 2
+        assert inside(app).backend._pool._stock().slots.qsize() == 2
         for _ in range(20):
             assert len(app.enqueue_many([EnqueueParams(handlers.noop)] * 3)) == 3
     finally:
@@ -221,13 +222,13 @@ def test_threads_that_meet_at_first_use_after_a_fork_share_one_pool(dsn: str, sc
         asyncio.run(app.aio.connect())
 
     def child() -> None:
-        here = app._runtime.executor._pool
+        here = inside(app).backend._pool
         stocks, loops = [], []
         together_now = threading.Barrier(8)
 
         async def on_a_loop() -> None:
-            found = app.aio._runtime.executor._pool
-            assert app.aio._runtime.executor._pool is found
+            found = inside(app.aio).backend._pool
+            assert inside(app.aio).backend._pool is found
             loops.append(found)
 
         def use() -> None:
@@ -287,7 +288,7 @@ while len(done) < 100:
     assert app.enqueue("tests.exactness.handlers.echo", "outside").id
     outside += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert app._runtime.executor._pool._stock().slots.qsize() == 1
+assert inside(app).backend._pool._stock().slots.qsize() == 1
 print(len(done) + outside)
 """
     assert int(ran(program, dsn, schema, seconds=60)) == count(pg, schema)
@@ -326,8 +327,8 @@ def test_no_line_of_the_pool_or_the_clock_is_one_at_which_enqueueing_again_waits
             finally:
                 sys.settrace(before)
             outside += 1
-        assert app._runtime.executor._pool._stock().slots.qsize() == 1
-        assert app._runtime.executor._pool._stock().holders == {}
+        assert inside(app).backend._pool._stock().slots.qsize() == 1
+        assert inside(app).backend._pool._stock().holders == {}
     finally:
         app.close()
     assert len(seen) > 40
@@ -397,7 +398,7 @@ def test_enqueueing_and_waiting_need_no_new_thread(
         job = enqueued(app.enqueue(handlers.echo, 1))
         with pytest.raises(JobTimeout):
             _ = app.wait_for(job, timeout=0.2)
-        assert app._runtime.executor._pool.idle == 0, "nobody would close it"
+        assert inside(app).backend._pool.idle == 0, "nobody would close it"
     finally:
         app.close()
     assert count(pg, schema) == 1

@@ -162,7 +162,7 @@ def test_more_threads_or_tasks_than_the_role_may_connect_share_what_there_is(
     app = Werk(limited, schema=schema, config=config)
     app.connect()
     if face == "aio":
-        app._runtime.executor.close()
+        app._runtime.backend.close()
 
         async def many() -> list[Any]:
             jobs = await asyncio.gather(*(app.aio.enqueue(handlers.noop) for _ in range(60)))

@@ -15,6 +15,7 @@ from pgwerk._core.procedures.sweep import recover_dead
 from tests.exactness import handlers
 from tests.exactness.failpoints import burst_with, cut, killed_at
 from tests.exactness.helpers import Outside, enqueued
+from tests.fixtures.inside import inside
 from tests.fixtures.workers import Notes, burst
 
 MOST = 400
@@ -101,7 +102,7 @@ def test_a_worker_killed_before_any_statement_and_after_any_commit_loses_and_dou
         app.disconnect()
         code = killed_at(dsn, schema, at, worker_id)
         assert code in (0, -9)
-        app._runtime.executor.perform(recover_dead(worker_id, "killed by the test"))
+        app._runtime.backend.perform(recover_dead(worker_id, "killed by the test"))
         burst(app, concurrency=2)
         story.check()
         if code == 0:
@@ -133,7 +134,7 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
     parent = enqueued(app.enqueue(handlers.noop, _delay=3600))
     for at in range(1, MOST):
         reached = 0
-        executor = app._runtime.executor
+        executor = inside(app).backend
         send, walk = executor._send, executor._walk
 
         def tick(connection: object) -> None:
@@ -144,18 +145,18 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
 
         def counted_send(connection: object, statement: object) -> object:
             tick(connection)
-            return send(connection, statement)  # type: ignore[arg-type]  # noqa: B023
+            return send(connection, statement)  # noqa: B023
 
         def counted_walk(connection: object, op: object, *more: object) -> object:
-            result = walk(connection, op, *more)  # type: ignore[arg-type, var-annotated]  # noqa: B023
+            result = walk(connection, op, *more)  # noqa: B023
             tick(connection)
             return result
 
-        executor._send, executor._walk = counted_send, counted_walk  # type: ignore[method-assign, assignment]
+        executor._send, executor._walk = counted_send, counted_walk
         try:
             jobs = [app.enqueue(handlers.noop, _key=f"k{at}"), app.enqueue(handlers.noop, _depends_on=parent)]
         finally:
-            executor._send, executor._walk = send, walk  # type: ignore[method-assign]
+            executor._send, executor._walk = send, walk
         assert all(job is not None for job in jobs), "enqueueing is repeated until it is known"
         assert outside.count() == 1 + 2 * at
         assert outside.count("status = 'waiting'") == at
@@ -166,7 +167,7 @@ def test_an_enqueue_that_is_cut_off_anywhere_is_all_or_nothing_and_never_doubled
 
 
 def test_psycopg_itself_notices_the_cut(app: Werk) -> None:
-    with app._runtime.executor.connect() as connection:
+    with inside(app).backend.connect() as connection:
         with pytest.raises(psycopg.OperationalError):
             cut(connection)
         with pytest.raises(psycopg.OperationalError):

@@ -13,6 +13,7 @@ from pgwerk._core.procedures import sweep
 from pgwerk.workers.coordinating import coordinator as coordinators
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect
+from tests.fixtures.inside import inside
 from tests.fixtures.workers import QUICK, Notes, eventually, living_workers, thread_worker
 
 HASTY = {"heartbeat_interval": 0.4, "poll_interval": 0.3}
@@ -55,7 +56,7 @@ def test_an_error_of_the_client_library_costs_one_job(
     app: Werk, notes: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is sent about this job ends in an IndexError out of psycopg."""
-    executor = app._runtime.executor
+    executor = inside(app).backend
     send = executor._send
     poison: list[str] = []
 

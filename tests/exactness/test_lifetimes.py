@@ -75,9 +75,9 @@ def test_a_job_whose_heartbeat_stops_is_recovered_although_its_worker_is_not_yet
 
 def test_touching_keeps_a_job_that_nobody_renews(app: Werk, outside: Outside) -> None:
     worker = new_id()
-    app._runtime.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+    app._runtime.backend.run(workers.register(worker, "by hand", ["default"], {}, 3600))
     job = enqueued(app.enqueue(handlers.noop, _heartbeat=0.5, _retry=Retry(2)))
-    assert len(app._runtime.executor.run(claims.claim(["default"], 1, worker)).jobs) == 1
+    assert len(app._runtime.backend.run(claims.claim(["default"], 1, worker)).jobs) == 1
     outside.sql("update {jobs} set touched_at = now() - interval '1 s'")
     app.touch_job(job)
     assert app.sweep() == []

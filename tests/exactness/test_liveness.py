@@ -21,6 +21,7 @@ from pgwerk.workers.coordinating import coordinator as coordinators
 from pgwerk.workers.coordinating import duties, heartbeats
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
+from tests.fixtures.inside import inside
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.workers import Notes, eventually, living_workers, running, thread_worker
 from tests.workers import handlers as more
@@ -57,7 +58,7 @@ def test_a_lock_on_one_row_holds_up_neither_heartbeats_nor_the_other_jobs(
     app: Werk, dsn: str, notes: Notes, outside: Outside, *, pooled: bool
 ) -> None:
     # Behind a pooler, no session keeps a setting.
-    app._runtime.executor._connector.prepare = not pooled
+    inside(app).backend._connector.prepare = not pooled
     with thread_worker(app, concurrency=4, **HASTY), thread_worker(app, concurrency=4, **HASTY):
         living_workers(app, 2)
         long = enqueued(app.enqueue(handlers.until_noted, "long", "go"))
@@ -113,8 +114,8 @@ def test_a_lock_on_one_job_of_the_dead_holds_up_the_recovery_of_no_other(
     dead = [new_id() for _ in range(2)]
     jobs = [enqueued(app.enqueue(handlers.noop, _retry=2)) for _ in range(4)]
     for worker in dead:
-        app._runtime.executor.run(workers.register(worker, "by hand", ["default"], {}, 3600))
-        assert len(app._runtime.executor.run(claims.claim(["default"], 2, worker)).jobs) == 2
+        app._runtime.backend.run(workers.register(worker, "by hand", ["default"], {}, 3600))
+        assert len(app._runtime.backend.run(claims.claim(["default"], 2, worker)).jobs) == 2
     outside.sql("update {worker} set status = 'lost'")
     with thread_worker(app, **HASTY):
         with holding(dsn, app, "select from {jobs} where id = %s for update", jobs[0].id):
@@ -224,7 +225,8 @@ def test_a_server_process_that_hangs_costs_the_worker_its_connection_and_no_more
     with thread_worker(app, **HASTY) as worker:
         assert app.apply(handlers.echo, 1, timeout=20) == 1
         assert worker._coordinator is not None
-        connection = worker._coordinator.session._connection
+        session: Any = worker._coordinator.session
+        connection = session._connection
         assert connection is not None
         pid = connection.info.backend_pid
         os.kill(pid, signal.SIGSTOP)
@@ -243,7 +245,7 @@ def test_a_claim_that_a_worker_does_not_know_of_is_given_back_at_a_heartbeat(app
     with thread_worker(app, queues="mine", **HASTY) as worker:
         living_workers(app)
         job = enqueued(app.enqueue(handlers.noop, _queue="other"))
-        assert len(app._runtime.executor.run(claims.claim(["other"], 1, worker.id)).jobs) == 1
+        assert len(app._runtime.backend.run(claims.claim(["other"], 1, worker.id)).jobs) == 1
         eventually(lambda: app.get_job(job).status is JobStatus.QUEUED)
         assert app.get_job(job).attempts == 0
         assert app.get_executions(job) == []
@@ -349,13 +351,13 @@ def test_a_worker_needs_two_connections(app: Werk, dsn: str, schema: str, worker
 def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_connection(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, swallowed: bool
 ) -> None:
-    from pgwerk._postgres.worker_listener import WorkerListener
+    from pgwerk._postgres.worker_listener import PostgresWorkerListener
     from pgwerk.sync.listener import Listener
 
     proven = threading.Event()
-    look = WorkerListener.look_for_proof
+    look = PostgresWorkerListener.look_for_proof
 
-    def looked(self: WorkerListener, payload: str | None = None) -> None:
+    def looked(self: PostgresWorkerListener, payload: str | None = None) -> None:
         if payload == "p":
             proven.set()
         look(self, None if swallowed else payload)
@@ -367,7 +369,7 @@ def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_conne
             """Swallow it."""
 
     monkeypatch.setattr(Listener, "_is_pooled", staticmethod(lambda _connection: True))
-    monkeypatch.setattr(WorkerListener, "look_for_proof", looked)
+    monkeypatch.setattr(PostgresWorkerListener, "look_for_proof", looked)
     if swallowed:
         monkeypatch.setattr("pgwerk._postgres.worker_listener.deque", Swallowing)
     with thread_worker(app, **HASTY):

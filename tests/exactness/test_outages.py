@@ -15,6 +15,7 @@ from pgwerk.embedded import Server
 from pgwerk.errors import ConnectionFailed
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
+from tests.fixtures.inside import inside
 from tests.fixtures.workers import QUICK, Notes, eventually, living_workers, thread_worker
 
 
@@ -103,7 +104,7 @@ def test_an_app_whose_whole_pool_is_dead_works_at_once_again(server: Server, sch
         together = threading.Barrier(10)
 
         def use(_: int) -> None:
-            with app._runtime.executor._pool.lease() as connection:
+            with inside(app).backend._pool.lease() as connection:
                 _ = together.wait(30)
                 connection.execute("select 1")
 

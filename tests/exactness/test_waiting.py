@@ -14,6 +14,7 @@ from pgwerk.sync.listener import Listener
 from pgwerk.sync.runtime import Runtime
 from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect, in_a_fork
+from tests.fixtures.inside import inside
 from tests.fixtures.workers import Notes, eventually, thread_worker
 
 
@@ -200,7 +201,7 @@ def test_a_fork_that_waits_is_woken_too(app: Werk, notes: Notes) -> None:
 
 
 def _awaited(app: Werk) -> int:
-    with app._runtime.executor.connect() as connection:
+    with inside(app).backend.connect() as connection:
         text = app._app.names.render("select count(*) from {jobs} where awaited", with_params=False)
         row = connection.execute(text.encode()).fetchone()
     return int(row[0]) if row else 0

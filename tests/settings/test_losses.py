@@ -47,7 +47,7 @@ def idle_backends(pg: Any, dsn: str) -> int:
 def test_idle_connections_that_postgres_ended_cost_no_enqueue(hostile: Hostile, pg: Any) -> None:
     dsn = hostile()
     with Werk(dsn) as app, concurrent.futures.ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda _: app._runtime.executor.run(LIMIT), range(6)))
+        list(threads.map(lambda _: app._runtime.backend.run(LIMIT), range(6)))
         eventually(lambda: idle_backends(pg, dsn) == 0, what="the end of all idle connections")
         made = [enqueued(app.enqueue(WORK, n)).id for n in range(12)]
         assert sorted(job.id for job in app.list_jobs()) == sorted(made)
@@ -56,7 +56,7 @@ def test_idle_connections_that_postgres_ended_cost_no_enqueue(hostile: Hostile, 
 def test_idle_connections_that_postgres_ended_cost_no_enqueue_of_the_asyncio_app(hostile: Hostile, pg: Any) -> None:
     async def main(dsn: str) -> None:
         async with pgwerk_aio.Werk(dsn) as app:
-            await asyncio.gather(*(app._runtime.executor.run(LIMIT) for _ in range(6)))
+            await asyncio.gather(*(app._runtime.backend.run(LIMIT) for _ in range(6)))
             await asyncio.to_thread(eventually, lambda: idle_backends(pg, dsn) == 0)
             made = [enqueued(await app.enqueue(WORK, n)).id for n in range(12)]
             assert sorted(job.id for job in await app.list_jobs()) == sorted(made)
@@ -69,7 +69,7 @@ def test_our_own_connections_may_be_idle(hostile: Hostile, pg: Any) -> None:
     with Werk(dsn) as app:
         for _ in range(2):
             assert app.enqueue(WORK) is not None
-            row = app._runtime.executor.run(SHOW)
+            row = app._runtime.backend.run(SHOW)
             assert row == "0"
 
 
@@ -78,7 +78,7 @@ def test_what_fails_after_the_commit_is_no_failure_of_the_enqueue(
     app: Werk, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     parent = enqueued(app.enqueue(WORK))
-    run = app._runtime.executor.run
+    run = app._runtime.backend.run
 
     def failing(op: Any, *args: Any) -> Any:
         if getattr(op, "name", "") == release_waiting([]).name:
@@ -86,7 +86,7 @@ def test_what_fails_after_the_commit_is_no_failure_of_the_enqueue(
         return run(op, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(app._runtime.executor, "run", failing)
+        patched.setattr(app._runtime.backend, "run", failing)
         child = enqueued(app.enqueue(WORK, _depends_on=parent))
     assert child.status == "waiting"
     assert len(app.list_jobs()) == 2

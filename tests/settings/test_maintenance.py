@@ -24,7 +24,7 @@ def in_threads(dsn: str) -> None:
 def slow(app: Werk) -> None:
     from pgwerk._core.operation import Statement, nothing
 
-    app._runtime.executor.run(Statement("select pg_sleep(5)", {}, nothing))
+    app._runtime.backend.run(Statement("select pg_sleep(5)", {}, nothing))
 
 
 def in_tasks(dsn: str) -> None:

@@ -14,8 +14,9 @@ from pgwerk import Werk as SyncWerk
 from pgwerk._app.waiting import LINGER, Listening
 from pgwerk._handlers.interrupt import raise_in_thread
 from pgwerk.aio.listener import Listener
-from pgwerk.sync.waiting import _Ears
+from pgwerk.sync.postgres import Ears
 from tests.exactness import handlers
+from tests.fixtures.inside import inside
 from tests.fixtures.proxy import Proxy
 from tests.fixtures.waiting import eventually
 from tests.fixtures.workers import QUICK, thread_worker
@@ -74,7 +75,7 @@ class Plain(Face):
         return time.monotonic() - began
 
     def waits(self) -> bool:
-        return bool(self.plain._runtime.room._state().waits)
+        return bool(inside(self.plain).room._state().waits)
 
     def close(self) -> None:
         self.plain.close()
@@ -103,7 +104,7 @@ class Awaited(Face):
 
     def waits(self) -> bool:
         async def look() -> bool:
-            corner = self._app._runtime.room._corners.get()
+            corner = inside(self._app).room._corners.get()
             return corner is not None and bool(corner._waits)
 
         return self._runner.run(look())
@@ -201,9 +202,9 @@ def test_what_failed_is_not_tried_again_at_once_and_told_once(
     face: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries: list[int] = []
-    connect, awaited = _Ears.connect, Listener.connect
+    connect, awaited = Ears.connect, Listener.connect
 
-    def counted(ears: _Ears) -> None:
+    def counted(ears: Ears) -> None:
         tries.append(1)
         connect(ears)
 
@@ -211,7 +212,7 @@ def test_what_failed_is_not_tried_again_at_once_and_told_once(
         tries.append(1)
         await awaited(listener)
 
-    monkeypatch.setattr(_Ears, "connect", counted)
+    monkeypatch.setattr(Ears, "connect", counted)
     monkeypatch.setattr(Listener, "connect", counted_too)
     app = face("host=127.0.0.1 port=1 dbname=nowhere connect_timeout=2")
     with thread_worker(app.plain):

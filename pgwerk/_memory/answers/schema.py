@@ -19,6 +19,11 @@ def without_limits(_store: Store) -> None:
     pass  # there are none
 
 
+@answers(st.server_version)
+def server_version(_store: Store) -> str:
+    return "memory"
+
+
 @answers(st.lock_migrations)
 def lock_migrations(_store: Store) -> None:
     pass  # nobody else is in a transaction

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pgwerk._app.ports import ASKING_SECONDS, WorkerConnection, WorkerListener, unexpected
 from pgwerk._core import backoff
 from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.claim import Claimed
@@ -15,8 +16,6 @@ from pgwerk._core.procedures.isolate import is_locked
 from pgwerk._core.stall import Motion
 from pgwerk._core.statements import running, workers
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import ASKING_SECONDS, WorkerConnection, unexpected
-from pgwerk._postgres.worker_listener import WorkerListener
 from pgwerk.errors import ConfigError, ConnectionFailed, JobAborted, WerkError, WorkerShutdown
 from pgwerk.workers.coordinating.duties import Duties
 from pgwerk.workers.coordinating.gate import Gate

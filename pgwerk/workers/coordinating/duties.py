@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, assert_never
 
+from pgwerk._app.ports import WorkerConnection
 from pgwerk._core.agenda import Agenda, Duty
 from pgwerk._core.claim import Claimed
 from pgwerk._core.ids import normal_id
@@ -13,7 +14,6 @@ from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import running, workers
 from pgwerk._core.statements.workers import Beat
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import WorkerConnection
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.chores import Chores
 from pgwerk.workers.coordinating.heartbeats import HeartbeatThread

@@ -6,13 +6,13 @@ import random
 import threading
 from collections.abc import Callable
 
+from pgwerk._app.ports import ANSWER_SECONDS, WorkerListener
 from pgwerk._core import backoff
 from pgwerk._core.agenda import Pace
 from pgwerk._core.stall import Motion, Stall
 from pgwerk._core.statements import workers
 from pgwerk._core.statements.workers import Beat
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_listener import ANSWER_SECONDS, WorkerListener
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.wakeup import Wakeup

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from pgwerk._app.ports import WorkerConnection
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.cursor import Cursor
@@ -19,7 +20,6 @@ from pgwerk._core.procedures.isolate import is_locked, refuses_a_value, unclaima
 from pgwerk._core.statements import running
 from pgwerk._core.statements.upkeep import give_up
 from pgwerk._handlers.run import monotonic
-from pgwerk._postgres.worker_connection import WorkerConnection
 from pgwerk.errors import WerkError
 from pgwerk.workers.coordinating.aside import BUDGET, PATIENCE, Aside
 from pgwerk.workers.coordinating.held import HeldJobs

@@ -109,7 +109,7 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, 
         failures = 0
         while True:
             try:
-                executor = runtime_of(app).executor
+                executor = runtime_of(app).backend
                 recovered = executor.perform(recover_dead(worker_id, reason, begun, app.config.max_lost))
                 # Everybody who has to know does; in a list of workers it would only alarm.
                 executor.run(forget(worker_id))

@@ -129,11 +129,8 @@ def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float
         # A server that does not answer must not keep the next try waiting.
         _ = signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _ = signal.alarm(max(1, math.ceil(seconds)))
-        executor = runtime_of(app).executor
-        with contextlib.closing(executor.connect()) as connection:
-            # For nobody, it is enough that Postgres answered.
-            if worker_ids:
-                executor.run_on(connection, renew(worker_ids, live))
+        # For nobody, it is enough that the database answered.
+        runtime_of(app).backend.run_once(renew(worker_ids, live) if worker_ids else None)
         code = 0
     except WerkError as error:
         logger.debug("beater: %s", error)

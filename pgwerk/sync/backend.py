@@ -1,0 +1,16 @@
+"""Where the jobs of a synchronous app are: the backend of its DSN's scheme."""
+
+from pgwerk._app.definition import App
+from pgwerk._app.ports import Backend, Place
+
+
+def backend_of(app: App) -> Backend:
+    """Make the backend; an embedded server is started or joined, which takes a moment."""
+    # Imported when there is a use for it: the one needs the driver, the other must not.
+    if app.place is Place.MEMORY:
+        from pgwerk.sync.memory import MemoryBackend  # noqa: PLC0415
+
+        return MemoryBackend(app)
+    from pgwerk.sync.postgres import PostgresBackend  # noqa: PLC0415
+
+    return PostgresBackend(app)
