@@ -16,7 +16,7 @@ from pgwerk.errors import DatabaseError, SerializationError
 from tests.fixtures.run import FACES, AioFace, SyncFace
 
 SQL = "select %(a)s::text, %(b)s::text, %(a)s::text || '%%', (%(n)s::float8)::text, (%(t)s::boolean)::text"
-PREPARED = Statement("select name from pg_prepared_statements where name like '\\_werk%'", {}, list)
+PREPARED: Statement[Rows] = Statement("select name from pg_prepared_statements where name like '\\_werk%'", {}, list)
 
 
 def ask(a: Any = "a", b: Any = None, n: Any = 1, t: Any = True, sql: str = SQL) -> Statement[Rows]:
@@ -85,7 +85,9 @@ def test_what_others_did_to_the_session_or_the_table_is_survived(
     face: SyncFace | AioFace, pg: psycopg.Connection
 ) -> None:
     name = f"shape_{face.kind}"
-    statement = Statement(f"select t.* from {name} t where x = %(a)s::text", {"a": "1"}, list, texts=True)
+    statement: Statement[Rows] = Statement(
+        f"select t.* from {name} t where x = %(a)s::text", {"a": "1"}, list, texts=True
+    )
     pg.execute(f"create table public.{name} (x text)")
     try:
         pg.execute(f"insert into public.{name} values ('1')")

@@ -8,6 +8,7 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.job import JobStatus
 from pgwerk._core.statements import enqueue as st
 from pgwerk._core.statements.columns import INSERTED
+from pgwerk._core.statements.copying import may_run_at_once
 from pgwerk._core.statements.enqueue import Inserted, Values
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.telling import tell_due, tell_queued
@@ -37,7 +38,7 @@ def insert_many(store: Store, jobs: Sequence[Values], *, always_tell: bool) -> l
             job["id"] = uuid(job["id"])
     inserted = _insert(store, whole, always_tell=always_tell)
     # As there: of jobs that may run at once, all or nothing is told.
-    return inserted if len(inserted) == len(jobs) or not st.may_run_at_once(names) else []
+    return inserted if len(inserted) == len(jobs) or not may_run_at_once(names) else []
 
 
 def _insert(store: Store, jobs: Sequence[Values], *, always_tell: bool) -> list[Inserted]:
