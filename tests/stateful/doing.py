@@ -120,7 +120,7 @@ class Doing(RuleBasedStateMachine):
             "delay": draw.choice([None, None, None, 3600]),
             "ttl": draw.choice([None, None, 7200]),
             "timeout": draw.choice([None, None, 30, 0.25]),
-            "heartbeat": draw.choice([None, None, None, 60]),
+            "heartbeat": draw.choice([None, None, 60]),
             "group": Group(group, at_most[group]) if group else None,
             "meta": draw.choice([None, None, {"tenant": "Ä", "a": 1.0}]),
             "failure_mode": draw.choice([None, None, "delete"]),
