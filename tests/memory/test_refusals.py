@@ -181,3 +181,17 @@ def test_numbers_are_written_as_by_postgres(dsn: str, number: float) -> None:
     with psycopg.connect(dsn) as connection:
         row = connection.execute("select %s::double precision::text", [number]).fetchone()
     assert row == (seconds_text(number),)
+
+
+@pytest.mark.parametrize("values", [{}, {"payload": '{"args":[1]}'}, {"payload": "{"}, {"priority": 40000}], ids=shown)
+def test_many_are_inserted_all_or_none(run: Run, store: Store, values: dict[str, Any]) -> None:
+    jobs = [{"id": new_id(), "function": "f", **values} for _ in range(60)]
+
+    def ids(found: Any) -> Any:
+        return [one.id for one in found] if isinstance(found, list) else found
+
+    for some in (jobs, jobs, [*jobs[:59], {**jobs[59], "id": new_id()}]):
+        op = enqueue.insert_many(some, always_tell=False)
+        there, here = ids(raised(partial(run, op))), ids(raised(partial(backend.run, store, op)))
+        assert here == there
+    assert len(store.jobs) == len(run(queries.ends(sorted(store.jobs))))

@@ -381,3 +381,24 @@ def test_errors_name_the_statement_that_only_postgres_answers(store: Store) -> N
         backend.run(store, schema.script("select 1"))
     with pytest.raises(LookupError, match="without a name"):
         backend.run(store, Statement("select 1", {}, len))
+
+
+def test_a_heartbeat_counts_only_where_somebody_could_have_seen_it(store: Store) -> None:
+    id_ = add(store, heartbeat_secs=60.0)
+    (claimed,) = backend.run(store, claims.claim(["default"], 1, WORKER)).jobs
+    store.clock.advance(61)
+    assert backend.run(store, upkeep.overdue(10, 59.0)) == []
+    late = (id_, claimed.claim, "worker lost: the job was not renewed for 60 s")
+    assert backend.run(store, upkeep.overdue(10, 60.0)) == [late]
+    assert backend.run(store, upkeep.overdue(10, None)) == [late], "the store is as old"
+
+
+def test_a_job_outlives_its_retention_until_its_callbacks_have_ended(store: Store) -> None:
+    id_ = add(store, failure_ttl=1.0)
+    callback = add(store, callback_of=id_)
+    with store.transaction():
+        _ = store.change(id_, status="failed", expires_at=store.before(1.0))
+    assert backend.run(store, settling.lock_outlived([id_])) == []
+    with store.transaction():
+        _ = store.change(callback, status="complete")
+    assert backend.run(store, settling.lock_outlived([id_])) == [id_]

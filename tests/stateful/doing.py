@@ -1,6 +1,7 @@
 """What the machine of `test_memory` does to both sides, by the roles of those who do it."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.enqueueing import Defaults, new_job
 from pgwerk._core.lifecycle import decide
-from pgwerk._core.operation import Procedure
+from pgwerk._core.operation import Procedure, Statement
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as settling_op
 from pgwerk._core.operations.enqueue import NewJob, begin_inline
@@ -68,7 +69,7 @@ class Doing(RuleBasedStateMachine):
             self.enqueue: 30, self.claim: 25, self.start: 8, self.finish: 25, self.end_late: 3, self.cancel: 3,
             self.abort: 4, self.delete: 3, self.requeue: 4, self.update: 5, self.touch: 3, self.pause: 4,
             self.sweep: 6, self.pass_time: 8, self.bulk: 3, self.look: 4, self.die: 4, self.fall_silent: 4,
-            self.wait: 2, self.inline: 2, self.beat: 3, self.mend: 3, self.forget_claims: 2,
+            self.wait: 2, self.inline: 2, self.beat: 3, self.mend: 3, self.forget_claims: 2, self.ask: 6,
         }  # fmt: skip
         # Histories of different kinds: some things happen much more often in one than in another.
         favourites = Random(self.salt).sample(list(steps), 4)
@@ -119,7 +120,7 @@ class Doing(RuleBasedStateMachine):
             "delay": draw.choice([None, None, None, 3600]),
             "ttl": draw.choice([None, None, 7200]),
             "timeout": draw.choice([None, None, 30, 0.25]),
-            "heartbeat": draw.choice([None, None, None, 60]),
+            "heartbeat": draw.choice([None, None, 60]),
             "group": Group(group, at_most[group]) if group else None,
             "meta": draw.choice([None, None, {"tenant": "Ä", "a": 1.0}]),
             "failure_mode": draw.choice([None, None, "delete"]),
@@ -391,6 +392,24 @@ class Doing(RuleBasedStateMachine):
         self.both.do(lambda side: side.perform(sweep.promote_due()))
 
     # Looking ------------------------------------------------------------------------
+
+    def ask(self, draw: Random) -> None:
+        """Ask directly what operations ask in the middle of others."""
+        seen, stuck = draw.choice([None, 0.0, 45.0, 1e6]), draw.choice([30.0, DAY])
+        questions: list[Callable[[list[str]], Statement[Any]]] = [
+            settling.doomed, settling.late_dependents, settling.lock_dependents, settling.lock_waiting,
+            settling.lock_outlived, settling.finished_callbacks, settling.unheld, queries.ends,
+            lambda _: upkeep.overdue(1000, seen), lambda _: upkeep.unclaimed(stuck, 1000), lambda _: upkeep.due(1000),
+            lambda _: upkeep.waiting(sweep.NO_ID, 1000), lambda _: upkeep.next_in(QUEUES, 1000),
+            lambda _: upkeep.blocked_groups("", 1000), lambda _: workers.lost_claims(LIVE, 1000, seen),
+        ]  # fmt: skip
+        for question in questions:
+            self.both.do(partial(self.answer, question))
+
+    def answer(self, question: Callable[[list[str]], Statement[Any]], side: Side) -> Any:
+        """An answer in any order; claims by whether there is one."""
+        found = side.words(side.run(question(sorted(side.known))))
+        return sorted(str([part > 0 if type(part) is int else part for part in row]) for row in found)
 
     def wait(self, draw: Random) -> None:
         if name := self.pick(draw):
