@@ -1,6 +1,7 @@
 """Ids and times of this process: what the core must be handed."""
 
 import os
+import struct
 import threading
 import time
 from datetime import UTC, datetime
@@ -25,7 +26,20 @@ def new_id() -> str:
                 _last = mine
                 break
     milliseconds, fraction = divmod(mine, 4096)
-    return uuid7(milliseconds, fraction, int.from_bytes(os.urandom(8)))
+    return uuid7(milliseconds, fraction, _draw())
+
+
+_draws: list[int] = []
+"""Random numbers of 64 bits that were not used yet: the kernel is asked for many at once."""
+
+
+def _draw() -> int:
+    try:
+        # In one step, whatever thread or signal handler comes in between.
+        return _draws.pop()
+    except IndexError:
+        _draws.extend(struct.unpack("=64Q", os.urandom(512)))
+        return int.from_bytes(os.urandom(8))
 
 
 def utcnow() -> datetime:
@@ -36,6 +50,8 @@ def utcnow() -> datetime:
 def _fresh_lock() -> None:
     global _lock  # noqa: PLW0603  # a lock held by another thread at fork would stay locked in the child
     _lock = threading.RLock()
+    # The parent goes on with these.
+    _draws.clear()
 
 
 os.register_at_fork(after_in_child=_fresh_lock)

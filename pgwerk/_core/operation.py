@@ -1,6 +1,6 @@
 """Statements and operations: how the core asks, and how an executor answers."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -48,8 +48,12 @@ class Statement(Generic[R]):
     repeatable: bool = False
     binary: bool = False
     """Ask for the rows in binary: cheaper where there are many numbers and times, and the same values."""
+    texts: bool = False
+    """Its parameters are texts, numbers and truth values, each with a cast, and it returns texts (or void) only."""
     alone: bool = False
     """It cannot run inside a transaction."""
+    copy: "Copy | None" = None
+    """How it is done; then it has no SQL text of its own."""
     factory: "Callable[..., Statement[Any]] | None" = None
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
@@ -63,6 +67,19 @@ class Statement(Generic[R]):
         (result,) = yield (self,)
         answer: R = result
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Rows for COPY … FROM STDIN; both statements share a transaction."""
+
+    sql: str
+    lines: Callable[[], Iterable[str]]
+    """Texts in COPY's own format, each of any number of lines; called for each try."""
+    then: "Statement[Any]"
+    """Its rows say what came of it."""
+    instead: Callable[[], "Statement[Any]"]
+    """The same for connections that take no COPY, and for rows that are there already."""
 
 
 def statement(factory: Callable[P, Statement[R]]) -> Callable[P, Statement[R]]:

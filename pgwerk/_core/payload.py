@@ -235,7 +235,7 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
         raise SerializationError(
             f'{what} is an object of nothing but "$bytes", which stands for the bytes of another serializer'
         )
-    if _NUL.search(text):
+    if "\\u0000" in text and _NUL.search(text):
         raise SerializationError(
             f"{what} cannot be stored: Postgres takes no NUL character in JSON; pass it as bytes "
             "with TypedJSONSerializer, or encode it"

@@ -6,6 +6,17 @@ import sys
 import traceback
 from typing import NoReturn
 
+generation = 0
+"""How many forks lie between the first process and this one: cheaper to read than the process's id."""
+
+
+def _forked() -> None:
+    global generation  # noqa: PLW0603  # it is about the whole process
+    generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
 
 def end_of_fork(error: BaseException | None) -> NoReturn:
     """End a process that a handler forked, with the status of a program that ends like this.

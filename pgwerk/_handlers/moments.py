@@ -11,7 +11,8 @@ releases it: the lock then stays taken for the life of the process. A thread is 
   interrupted as soon as it waits.
 - The import system and `os.path` swallow each OSError, which JobTimeout is, as every TimeoutError.
 - `logging` takes locks in Python code, and its handlers swallow what is raised under them. `psycopg_pool` loses the
-  connection that it is about to hand out. `__del__` swallows. Nothing is raised anywhere under one of these.
+  connection that it is about to hand out. `coverage` takes a lock without `try` when it meets a file for the first
+  time. `__del__` swallows. Nothing is raised anywhere under one of these.
 - `__enter__` and `__exit__` take and give back what their block needs. They are left to finish, but not for ever:
   some wait in them.
 
@@ -31,7 +32,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-_ANYWHERE = ("logging", "psycopg_pool")
+_ANYWHERE = ("logging", "psycopg_pool", "coverage")
 """Packages under which nothing may be raised."""
 _BEFORE_ITS_LOCKS = frozenset((
     "debug", "info", "warning", "error", "exception", "critical", "log", "_log", "process", "makeRecord", "findCaller",

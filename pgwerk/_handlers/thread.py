@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from typing import Any
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.outcome import Outcome
+from pgwerk._handlers import forked
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
-from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import INTERRUPTIONS, Run, set_current_run
 
 logger = logging.getLogger("pgwerk.worker")
@@ -26,7 +25,7 @@ class Runner(Handlers):
 
     load_job: Callable[[str], Job]
     """Reads the ended job of a callback."""
-    pid: int = field(default_factory=os.getpid)
+    generation: int = field(default_factory=lambda: forked.generation)
 
     def run(self, run: Run) -> Outcome:
         """Run the handler of a claimed job and say what happened."""
@@ -63,11 +62,11 @@ class Runner(Handlers):
         try:
             value = finish(call.func(*call.args, **call.kwargs))
         except BaseException as error:
-            if os.getpid() != self.pid:
-                end_of_fork(error)
+            if forked.generation != self.generation:
+                forked.end_of_fork(error)
             raise
-        if os.getpid() != self.pid:
-            end_of_fork(None)
+        if forked.generation != self.generation:
+            forked.end_of_fork(None)
         return value
 
     def _hooked(self, call: Call, context: Context) -> Any:

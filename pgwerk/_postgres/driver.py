@@ -122,12 +122,16 @@ class Renderer:
     def __call__(self, statement: Statement[Any]) -> tuple[bytes, Mapping[str, Any] | None]:
         """The text and the parameters to execute."""
         with_params = bool(statement.params)
-        key = (statement.sql, with_params)
+        return self.text(statement.sql, with_params=with_params), statement.params if with_params else None
+
+    def text(self, sql: str, *, with_params: bool = False) -> bytes:
+        """The text alone."""
+        key = (sql, with_params)
         text = self._texts.get(key)
         if text is None:
-            text = self._names.render(statement.sql, with_params=with_params).encode()
+            text = self._names.render(sql, with_params=with_params).encode()
             self._texts[key] = text
-        return text, statement.params if with_params else None
+        return text
 
 
 def translated(error: psycopg.Error, where: str) -> WerkError:
@@ -179,6 +183,12 @@ def sendable(
     if params is None or fits_all(client, server):
         return text, params
     return text, fitting(params, client, server)
+
+
+def can_copy(connection: Any) -> bool:
+    """Whether a connection of ours takes rows by COPY: in its encodings, no text has to be looked at."""
+    pgconn = connection.pgconn
+    return fits_all(pgconn.parameter_status(b"client_encoding"), pgconn.parameter_status(b"server_encoding"))
 
 
 def read_leniently(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:

@@ -9,6 +9,7 @@ from psycopg import Connection
 from psycopg.abc import RV, PQGen
 
 from pgwerk._postgres.connecting import unanswered
+from pgwerk._postgres.prepared import PreparedStatements
 
 CANCEL_SECONDS = 1.0
 """Seconds that Postgres may take to hear that nobody waits for an answer any more."""
@@ -28,6 +29,10 @@ class OwnConnection(Connection[Any]):
     """Whether Postgres is told that nobody waits for an answer any more; not where it, too, may be out of reach."""
     torn = False
     """Whether a pipeline failed: psycopg may believe in prepared statements that Postgres never got."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared = PreparedStatements()
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Wait for what *gen* asks for; raises Unanswered when that takes too long."""

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection, IsolationLevel
 from pgwerk._postgres.adapting import PLAIN
 from pgwerk._postgres.connecting import answer_within, connect_seconds, refused, unanswered
 from pgwerk._postgres.driver import connection_string, shown_dsn
+from pgwerk._postgres.prepared import PreparedStatements
 from pgwerk._postgres.settings import FACTS, PROBE, facts, pin, refuse_statement_mode
 
 T = TypeVar("T")
@@ -27,6 +28,10 @@ class OwnConnection(AsyncConnection[Any]):
     """Whether a pooler is between us and Postgres."""
     torn = False
     """Whether a pipeline failed: psycopg may believe in prepared statements that Postgres never got."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared = PreparedStatements()
 
     async def in_time(self, exchange: Coroutine[Any, Any, T]) -> T:
         """Await an exchange with Postgres; raises Unanswered when it takes too long."""

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
-from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
+from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._postgres.adapting import AsyncPlainCursor
 from pgwerk._postgres.callers import AsyncForeign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
@@ -21,6 +21,7 @@ from pgwerk._postgres.driver import (
     TRIES,
     UNREADABLE,
     Renderer,
+    can_copy,
     lost,
     no_records,
     read_leniently,
@@ -165,6 +166,8 @@ class Executor:
             return walk.result
 
     async def _perform(self, connection: AsyncConnection[Any] | AsyncForeign, request: Request) -> Sequence[Rows]:
+        if request[0].copy is not None:
+            return await self._copy_or_insert(connection, request[0].copy)
         if not isinstance(connection, AsyncConnection):
             return [await connection.rows(*self._render(statement)) for statement in request]
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
@@ -177,6 +180,10 @@ class Executor:
 
     async def _exchange(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         if len(request) == 1:
+            if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
+                rows = await self._prepared(connection, request[0])
+                if rows is not None:
+                    return [rows]
             return [await self._fetch(await self._send(connection, request[0]))]
         if not isinstance(connection, OwnConnection):
             try:
@@ -190,6 +197,27 @@ class Executor:
             # It is not lent again.
             connection.torn = True
             raise
+
+    async def _copy_or_insert(self, connection: AsyncConnection[Any] | AsyncForeign, copy: Copy) -> Sequence[Rows]:
+        if isinstance(connection, OwnConnection) and can_copy(connection):
+            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+                return [await connection.in_time(self._copy(connection, copy))]
+        return await self._perform(connection, (copy.instead(),))
+
+    async def _copy(self, connection: OwnConnection, copy: Copy) -> Rows:
+        # A transaction, or a savepoint in that of the operation.
+        async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+            async with cursor.copy(self._render.text(copy.sql)) as sink:
+                for lines in copy.lines():
+                    await sink.write(lines)
+            return await self._fetch(await self._send(connection, copy.then))
+
+    async def _prepared(self, connection: OwnConnection, statement: Statement[Any]) -> "Rows | None":
+        """Execute a prepared statement; None when that has to be done in the usual way."""
+        text, params = sendable(connection.pgconn, *self._render(statement))
+        if params is None:
+            return None
+        return await connection.wait(connection.prepared.exchange(connection.pgconn, text, params))
 
     async def _pipelined(self, connection: AsyncConnection[Any], request: Request) -> Sequence[Rows]:
         async with connection.pipeline():

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -11,7 +11,7 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
-from pgwerk._core.operation import Operation, Procedure, Request, Rows, Statement, Walk
+from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.callers import Foreign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
@@ -21,6 +21,7 @@ from pgwerk._postgres.driver import (
     TRIES,
     UNREADABLE,
     Renderer,
+    can_copy,
     lost,
     no_records,
     read_leniently,
@@ -144,6 +145,8 @@ class Executor:
     def _perform(
         self, connection: Connection[Any] | Foreign, request: Request, meanwhile: Callable[[], None] | None
     ) -> Sequence[Rows]:
+        if request[0].copy is not None:
+            return self._copy_or_insert(connection, request[0].copy)
         if not isinstance(connection, Connection):
             return [connection.rows(*self._render(statement)) for statement in request]
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
@@ -151,6 +154,10 @@ class Executor:
             cursors = [self._send(connection, statement) for statement in request]
             return [self._await(cursor) for cursor in cursors]
         if len(request) == 1 and meanwhile is None:
+            if request[0].texts and isinstance(connection, OwnConnection) and connection.prepare_threshold is not None:
+                rows = self._exchange(connection, request[0])
+                if rows is not None:
+                    return [rows]
             return [self._fetch(self._send(connection, request[0]))]
         try:
             with connection.pipeline():
@@ -163,6 +170,27 @@ class Executor:
                 connection.torn = True
             raise
         return [self._fetch(cursor) for cursor in cursors]
+
+    def _copy_or_insert(self, connection: Connection[Any] | Foreign, copy: Copy) -> Sequence[Rows]:
+        if isinstance(connection, OwnConnection) and can_copy(connection):
+            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+                return [self._copy(connection, copy)]
+        return self._perform(connection, (copy.instead(),), None)
+
+    def _copy(self, connection: OwnConnection, copy: Copy) -> Rows:
+        # A transaction, or a savepoint in that of the operation.
+        with connection.transaction(), PlainCursor(connection) as cursor:
+            with cursor.copy(self._render.text(copy.sql)) as sink:
+                for lines in copy.lines():
+                    sink.write(lines)
+            return self._fetch(self._send(connection, copy.then))
+
+    def _exchange(self, connection: OwnConnection, statement: Statement[Any]) -> "Rows | None":
+        """Execute a prepared statement; None when that has to be done in the usual way."""
+        text, params = sendable(connection.pgconn, *self._render(statement))
+        if params is None:
+            return None
+        return connection.wait(connection.prepared.exchange(connection.pgconn, text, params))
 
     def _send(self, connection: Connection[Any], statement: Statement[Any]) -> Cursor[Any]:
         # A cursor class and row factory of our own: a caller's connection may carry others.

@@ -154,7 +154,13 @@ class Alarm(Exception):
 
 @contextmanager
 def alarms(act: Callable[[], Any], first: float, interval: float = 0.0) -> Iterator[None]:
-    def handler(_number: int, _frame: FrameType | None) -> None:
+    def handler(_number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_globals.get("__name__", "").startswith("coverage"):
+                # It would keep a lock for good.
+                _ = signal.setitimer(signal.ITIMER_REAL, 0.001, interval)
+                return
+            frame = frame.f_back
         act()
 
     before = signal.signal(signal.SIGALRM, handler)

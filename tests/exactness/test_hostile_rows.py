@@ -183,7 +183,7 @@ def test_a_lost_job_that_cannot_be_recovered_does_not_keep_the_others(
 def refuse_every_change(outside: Outside, app: Werk, function: str) -> None:
     """What a trigger of the installation's own can do."""
     name = app.names.table("jobs")[:-1] + '_refuse"'
-    outside.sql(f"create function {name}() returns trigger language plpgsql as "
+    outside.sql(f"create or replace function {name}() returns trigger language plpgsql as "
                 f"$$ begin if old.function = '{function}' then raise exception 'hands off'; end if; "
                 "return new; end $$")  # fmt: skip
     outside.sql(f"create trigger refuse before update on {{jobs}} for each row execute function {name}()")

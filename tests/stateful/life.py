@@ -104,11 +104,11 @@ class Model:
         return taken, denied
 
     def ready(self, group: str | None) -> None:
-        """As many blocked members compete again as there are free permits."""
+        """As many blocked members compete again as there are free permits; not those that nobody can claim."""
         if group is None:
             return
         free = LIMITS[group] - self.running(group)
-        blocked = [row for row in self.rows.values() if row.group == group and row.blocked]
+        blocked = [row for row in self.rows.values() if row.group == group and row.blocked and not row.overdue]
         for row in self._in_order(blocked)[: max(free, 0)]:
             row.blocked = False
 

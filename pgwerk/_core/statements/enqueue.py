@@ -1,6 +1,6 @@
 """Inserting jobs, and telling idle workers."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing, statement
 from pgwerk._core.statements.arrays import array
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
+from pgwerk._core.statements.copying import SCHEDULING, copied, may_run_at_once
 from pgwerk._core.statements.times import EPOCH, epoch, moment
 
 Values = dict[str, Any]
@@ -33,7 +34,7 @@ def insert(job: Values, *, always_tell: bool) -> Statement[list[Inserted]]:
     cannot rely on who is idle now).
     """
     sql = _insert_sql(tuple(job))
-    return Statement(sql, {**job, "tell": always_tell}, _read_inserted)
+    return Statement(sql, {**job, "tell": always_tell}, _read_inserted, texts=True)
 
 
 @statement
@@ -42,6 +43,14 @@ def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[
 
     Of jobs that may run at once: all of them or, when some were there before, nothing (see `inserted_before`).
     """
+    insert = partial(_insert_many, jobs, always_tell=always_tell)
+    copy = copied(jobs, insert, always_tell=always_tell)
+    if copy is None:
+        return insert()
+    return Statement("", {}, partial(_read_all_inserted, [job["id"] for job in jobs]), copy=copy)
+
+
+def _insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[Inserted]]:
     names = sorted({name for job in jobs for name in job})
     params: dict[str, Any] = {"tell": always_tell}
     kinds: list[tuple[str, str]] = []
@@ -53,7 +62,7 @@ def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[
         params[names[0]] = [job.get(names[0]) for job in jobs]
         kinds[0] = (names[0], "list")
     read: Callable[[Rows], list[Inserted]] = _read_inserted
-    if _may_run_at_once(names):
+    if may_run_at_once(names):
         read = partial(_read_all_inserted, [job["id"] for job in jobs])
     return Statement(_insert_many_sql(tuple(kinds)), params, read)
 
@@ -154,7 +163,7 @@ _TELL_ONE = (
     f"""
     returning id::text, status, {epoch("scheduled_at")}, {epoch("enqueued_at")},"""
     """
-              case when %(tell)s or exists (select from {idle}) then
+              case when %(tell)s::boolean or exists (select from {idle}) then
                   case status
                       when 'queued' then pg_notify({wake}, 'q' || queue)
                       when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from scheduled_at - enqueued_at))
@@ -176,14 +185,6 @@ def _insert_sql(names: tuple[str, ...]) -> str:
 
 
 _EXTRA = {"delay": "double precision", "at": "timestamptz", "waiting": "boolean"}
-_SCHEDULING = {*_EXTRA, "ttl"}
-"""Without any of these, a job may run at once, and until it does."""
-
-
-def _may_run_at_once(names: Collection[str]) -> bool:
-    """Whether jobs with these columns are all queued by their insertion, under ids that we know."""
-    return "id" in names and _SCHEDULING.isdisjoint(names)
-
 
 _DEFAULTS = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
 """For jobs that do not set a column that others of the same statement do."""
@@ -206,7 +207,7 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
         sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
     sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
     answer = f"n.id::text, n.status, {epoch('n.scheduled_at')}, {epoch('n.enqueued_at')}"
-    if _may_run_at_once(value):
+    if may_run_at_once(value):
         answer = f"count(*), {epoch('min(n.enqueued_at)')}"
     return (
         f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
@@ -229,7 +230,7 @@ def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
 
 def _computed(names: tuple[str, ...], value: dict[str, str]) -> dict[str, str]:
     """The columns that follow from delay, at, waiting and ttl; none for a plain job."""
-    if not _SCHEDULING & set(names):
+    if not SCHEDULING & set(names):
         return {}
     delay = f"coalesce({value['delay']}::double precision, 0)" if "delay" in names else "0"
     due = f"statement_timestamp() + {delay} * interval '1 second'"

@@ -2,47 +2,54 @@
 
 import math
 import mmap
-from struct import Struct
 
 from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
 from pgwerk._core.claim import Claimed
 
-_CELL = Struct("=36s4xdq")
-"""The job, when its handler is out of time, and its claim: the last to be written, without which a cell is free."""
-_FREE = bytes(_CELL.size)
+_ID = 36
+"""Bytes of a job's id."""
 
 
 class BegunJobs:
-    """One cell for each job that has begun and is not settled. Made before the fork, filled in the child."""
+    """One cell for each job that has begun and is not settled. Made before the fork, filled in the child.
+
+    A cell is a claim, the moment when its handler is out of time, and the job's id. It is free while its claim is 0,
+    which is therefore the last to be written. Each of the three is an array of its own: to write an element of an
+    array is cheaper than to pack a record, and this is done for every job.
+    """
 
     def __init__(self, threads: int) -> None:
         # No worker holds more.
         self._count = threads + MAX_BUFFER + MAX_CLAIM
-        self._memory = mmap.mmap(-1, (self._count + 1) * _CELL.size)
+        self._memory = mmap.mmap(-1, (self._count + 1) * (8 + 8 + _ID))
         """The last cell is used when there are too few of them."""
-        self._free = list(range(0, self._count * _CELL.size, _CELL.size))
-        """Where free cells are."""
+        view, size = memoryview(self._memory), 8 * (self._count + 1)
+        self._claims = view[:size].cast("q")
+        self._deadlines = view[size : 2 * size].cast("d")
+        self._ids = view[2 * size :]
+        self._free = list(range(self._count))
         self._places: dict[str, int] = {}
 
     # In the child -----------------------------------------------------------------
 
     def begin(self, claimed: Claimed, deadline: float | None) -> None:
         """Show that a handler begins; from any thread."""
+        job_id = claimed.id
         try:
             at = self._free.pop()
         except IndexError:
-            at = self._count * _CELL.size
+            at = self._count
         else:
-            self._places[claimed.id] = at
-        _CELL.pack_into(
-            self._memory, at, claimed.id.encode(), math.inf if deadline is None else deadline, claimed.claim
-        )
+            self._places[job_id] = at
+        self._ids[at * _ID : at * _ID + _ID] = job_id.encode()
+        self._deadlines[at] = math.inf if deadline is None else deadline
+        self._claims[at] = claimed.claim
 
     def settle(self, job_id: str) -> None:
         """Show that a job is settled; only the coordinator calls it."""
         at = self._places.pop(job_id, None)
         if at is not None:
-            self._memory[at : at + _CELL.size] = _FREE
+            self._claims[at] = 0
             self._free.append(at)
 
     # In the parent ----------------------------------------------------------------
@@ -53,7 +60,10 @@ class BegunJobs:
 
     def read(self, now: float) -> dict[tuple[str, int], bool] | None:
         """The jobs (id, claim) that had begun, and whether each was past its timeout; None when that is not known."""
-        *cells, too_many = _CELL.iter_unpack(self._memory[:])
-        if too_many[2]:
+        if self._claims[self._count]:
             return None
-        return {(job_id.decode(), claim): deadline < now for job_id, deadline, claim in cells if claim}
+        return {
+            (str(self._ids[at * _ID : at * _ID + _ID], "ascii"), claim): self._deadlines[at] < now
+            for at, claim in enumerate(self._claims)
+            if claim
+        }
