@@ -2,6 +2,14 @@
 
 It never waits, asks or reads a clock, so that the same agenda drives every kind of worker and its races are tested
 in microseconds. Times are seconds on any clock that only goes forward.
+
+A claim that brought       leaves it   to look for jobs again
+    all it asked for       awake       at once, as far as there is room
+    some, in a stream      awake       after SOON
+    less, when awake       dozing      after each of REPOLLS, then at the next poll
+    less, after news       dozing      after the first of REPOLLS: the job may have been locked
+    less, when dozing      dozing      at the next poll
+and at once when something is heard, also between the sending of a claim and its answer.
 """
 
 import math

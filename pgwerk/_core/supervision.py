@@ -2,6 +2,27 @@
 
 It is told of children that were started and that ended, of requests to stop and to restart, and answers how many
 children to start, which to signal, and how long to wait.
+
+A slot is
+
+    empty     nobody is in it; it is filled after its pause   -> taken (`spawned`), empty (`not_spawned`)
+    taken     one child is in it                              -> empty, or done in a burst (`exited`)
+    done      its burst is over; it is never filled again
+
+and a child in it is
+
+    working   it was told nothing                             -> stopping (`stop`, `recycle`, a rolling restart)
+    stopping  it is to drain; after a second `stop`, to       -> killed (its shutdown timeout and KILL_GRACE are over)
+              give back
+    killed    it was sent SIGKILL
+
+from each of which it may end (`exited`). What always holds:
+
+- a slot has one child at most, and no child goes from stopping back to working;
+- each child is told each thing once, in the order STOP, GIVE_BACK, KILL;
+- once it was asked to stop, no slot is filled, and a child that was just being started is stopping from the start;
+- a rolling restart stops one child at a time, and only while all the others work;
+- the pause of a slot is 0 after an end that was asked for or clean, and grows with each early death in a row.
 """
 
 import math

@@ -3,9 +3,8 @@
 import contextlib
 import select
 import time
-from typing import Any
+from typing import Any, NoReturn
 
-import psycopg
 from psycopg import Connection
 from psycopg.abc import RV, PQGen
 
@@ -54,15 +53,20 @@ class OwnConnection(Connection[Any]):
                     ready = (1 if event & ~select.POLLOUT else 0) | (2 if event & select.POLLOUT else 0)
                     wanted = gen.send(ready)
                 elif time.monotonic() >= until:
-                    raise self._give_up()
+                    self._give_up()
         except StopIteration as stop:
             value: RV = stop.value
             return value
+        except BaseException:
+            # Not by the garbage collector, which would show the world what psycopg meets when it clears up.
+            with contextlib.suppress(Exception):
+                gen.close()
+            raise
 
-    def _give_up(self) -> psycopg.Error:
+    def _give_up(self) -> NoReturn:
         with contextlib.suppress(Exception):
             if self.cancels and not self.pooled:
                 # A pooler ends what its client waits for when the connection is closed; Postgres does not.
                 self.cancel_safe(timeout=CANCEL_SECONDS)
         self.close()
-        return unanswered(self.patience or 0.0, self.pooled)
+        raise unanswered(self.patience or 0.0, self.pooled)

@@ -214,7 +214,7 @@ def test_a_handler_and_a_hook_see_both_parts_of_a_payload(app: Werk) -> None:
 def refuse_every_change(outside: Outside, app: Werk, function: str) -> None:
     """What a trigger of the installation's own can do."""
     name = app._app.names.table("jobs")[:-1] + '_refuse"'
-    outside.sql(f"create function {name}() returns trigger language plpgsql as "
+    outside.sql(f"create or replace function {name}() returns trigger language plpgsql as "
                 f"$$ begin if old.function = '{function}' then raise exception 'hands off'; end if; "
                 "return new; end $$")  # fmt: skip
     outside.sql(f"create trigger refuse before update on {{jobs}} for each row execute function {name}()")
