@@ -18,8 +18,8 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for side in ("aio", "sync"):
-        _ = shutil.copytree(ROOT / "pgwerk" / side, tmp_path / "pgwerk" / side)
+    # Whole: what is not there is sorted as somebody else's.
+    _ = shutil.copytree(ROOT / "pgwerk", tmp_path / "pgwerk", ignore=shutil.ignore_patterns("__pycache__"))
     _ = shutil.copy(ROOT / "pyproject.toml", tmp_path)
     monkeypatch.setattr(module, "PACKAGE", tmp_path / "pgwerk")
     return module
