@@ -102,14 +102,14 @@ if TYPE_CHECKING:  # needs a database
         pgwerk.AsyncWorker(plain, poll_interval=1.5, before_process=[lambda ctx: ctx.job.id])
         aio.Worker(awaited, processes=2, burst=True)
         aio.AsyncWorker(awaited, concurrency=5, burst=True)
-        pgwerk.Worker(plain, qeues=["mail"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        pgwerk.Worker(plain, lanes=["mail"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         pgwerk.Worker(plain, burst="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         pgwerk.ThreadWorker(plain, processes=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         pgwerk.ThreadWorker(plain, poll_interval="often")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         pgwerk.ProcessWorker(plain, max_job=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         pgwerk.ForkWorker(plain, sigterm_grace="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        pgwerk.AsyncWorker(plain, concurency=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        aio.Worker(awaited, qeues=["mail"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        pgwerk.AsyncWorker(plain, threads=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        aio.Worker(awaited, lanes=["mail"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         aio.ThreadWorker(awaited, poll_interval="often")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -127,5 +127,5 @@ def test_the_settings_that_checkers_know_are_those_of_every_worker() -> None:
 @pytest.mark.parametrize("package", [pgwerk, aio])
 def test_a_setting_that_no_worker_has_is_refused_at_run_time_too(package: Any, kind: str) -> None:
     app = package.Werk("postgresql://nowhere/x")
-    with pytest.raises(TypeError, match="qeues"):
-        getattr(package, kind)(app, qeues=["mail"])
+    with pytest.raises(TypeError, match="lanes"):
+        getattr(package, kind)(app, lanes=["mail"])

@@ -85,10 +85,10 @@ def synchronous() -> None:
         assert_type(sync_keyed.options(priority=3).enqueue("a"), Job | None)
         assert_type(sync_keyed("a"), int)
         sync_count.options(timeout="soon")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-        sync_count.options(qeue="mail")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-        sync_keyed.options(qeue="mail")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        sync_count.options(lane="mail")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+        sync_keyed.options(lane="mail")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         plain.task(timeout="soon")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-        plain.task(qeue="mail")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+        plain.task(lane="mail")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
         awaited.task(retry="often")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
         plain.task(on_success=measure, depends_on="x", failure_mode="hold", conn=None, sync=False, at=None)
         sync_count.enqueue(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
