@@ -46,6 +46,12 @@ class Clock:
             if self._moved is not None:
                 self._moved()
 
+    def keep_up(self, moment: datetime) -> None:
+        """Do not stand behind a moment that was handed out: what is advanced from here is later than that, too."""
+        with self._guard:
+            if self._frozen is not None:
+                self._frozen = max(self._frozen, moment)
+
     def freeze(self) -> None:
         """Stand still until `resume`; `advance` and `set` still move it."""
         with self._guard:

@@ -118,6 +118,8 @@ class Store:
         if time < self._last - _BACKWARD:
             self._last = time
         self._last = max(time, self._last + least)
+        if self._last > time:
+            self.clock.keep_up(self._last)
         return self._last
 
     def after(self, seconds: float | None, since: datetime | None = None) -> datetime | None:

@@ -26,6 +26,7 @@ from pgwerk._core.procedures import bulk, isolate, sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import admin, queries, running, schema, settling, upkeep, workers
 from pgwerk._core.statements.queries import Filter
+from pgwerk._core.statements.upkeep import FIRST_RUNNABLE
 from tests.stateful.sides import Both, Side
 
 DEFAULTS = Defaults(JSONSerializer(), backoff=False)
@@ -399,12 +400,16 @@ class Doing(RuleBasedStateMachine):
         questions: list[Callable[[list[str]], Statement[Any]]] = [
             settling.doomed, settling.late_dependents, settling.lock_dependents, settling.lock_waiting,
             settling.lock_outlived, settling.finished_callbacks, settling.unheld, queries.ends,
-            lambda _: upkeep.overdue(1000, seen), lambda _: upkeep.unclaimed(stuck, 1000), lambda _: upkeep.due(1000),
+            lambda _: upkeep.overdue(1000, seen), lambda _: upkeep.due(1000),
             lambda _: upkeep.waiting(sweep.NO_ID, 1000), lambda _: upkeep.next_in(QUEUES, 1000),
             lambda _: upkeep.blocked_groups("", 1000), lambda _: workers.lost_claims(LIVE, 1000, seen),
         ]  # fmt: skip
         for question in questions:
             self.both.do(partial(self.answer, question))
+        # Where it stopped is a time in the words of each of them.
+        self.both.do(
+            lambda side: sorted(map(str, side.words(side.run(upkeep.unclaimed(stuck, FIRST_RUNNABLE, 1000)).found)))
+        )
 
     def answer(self, question: Callable[[list[str]], Statement[Any]], side: Side) -> Any:
         """An answer in any order; claims by whether there is one."""

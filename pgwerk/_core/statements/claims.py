@@ -254,7 +254,7 @@ def _read_claim(
         last={queue: _place(row) for queue, row in last.items()},
         last_queue=ordered[-1][2] if ordered else None,
         largest=max(Counter(row[2] for row in mine).values()) if len(last) > 1 else len(mine),
-        denied=sorted({row[1] for row in rows if row[0] is None}) if passed_over else (),
+        denied=sorted({row[1] for row in rows if row[0] is None}) if passed_over else [],
         passed_over=passed_over,
         each=each,
     )
