@@ -94,8 +94,8 @@ def worker(
     if in_memory(app) and worker_type not in IN_THIS_PROCESS:
         raise ConfigError(
             f"The jobs of {target.app} are in {app.dsn}, and a child process does not see the memory of its parent. "
-            f"Use --worker-type {' or '.join(IN_THIS_PROCESS)}, which run jobs that this process enqueues, or keep jobs "
-            'in Postgres: Werk("embedded://") needs no set-up.'
+            f"Use --worker-type {' or '.join(IN_THIS_PROCESS)}, which run jobs that this process enqueues, or keep "
+            'jobs in Postgres: Werk("embedded://") needs no set-up.'
         )
     _configure_logs(log_level, log_format)
     import pgwerk  # noqa: PLC0415  # `werk worker --help` is quick

@@ -16,6 +16,8 @@ from pgwerk.aio.managing import Managing
 from tests.aio import handlers
 from tests.fixtures.loops import working
 
+pytestmark = pytest.mark.in_memory
+
 
 async def test_a_job_is_enqueued_run_and_looked_at(app: Werk) -> None:
     async with app:

@@ -14,6 +14,8 @@ from tests.fixtures.loops import working
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 
+pytestmark = pytest.mark.in_memory
+
 
 def left_behind(app: Werk, pg: psycopg.Connection) -> list[Any]:
     """Claims, and jobs that are neither ended nor queued."""

@@ -20,6 +20,8 @@ from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 from tests.workers.handlers import note
 
+pytestmark = pytest.mark.in_memory
+
 HOUR = 3600.0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from pgwerk import Job, JobStatus, Werk
+from tests.fixtures.looking import looking_at
 from tests.fixtures.waiting import eventually
 from tests.fixtures.workers import Notes, WorkerProcess
 
@@ -20,13 +21,11 @@ class Outside:
     """The tables as somebody sees them who has only SQL."""
 
     def __init__(self, app: Werk, pg: "psycopg.Connection[Any]") -> None:
-        self._app = app
-        self._pg = pg
+        self._looking = looking_at(app, pg, app._app.names)
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Run a command; {jobs} and its like are the names of tables."""
-        cursor = self._pg.execute(self._app._app.names.render(text, with_params=True).encode(), params)
-        return cursor.fetchall() if cursor.description else []
+        return self._looking.sql(text, *params)
 
     def one(self, text: str, *params: Any) -> Any:
         """The first column of the first row."""

@@ -18,6 +18,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.slow
 def test_children_enqueued_while_their_parents_finish_are_released_exactly_once(

@@ -12,6 +12,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.parametrize(
     ("kind", "reason"),

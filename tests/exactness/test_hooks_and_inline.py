@@ -13,6 +13,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @contextmanager
 def hooked(app: Werk, hook: Any) -> Iterator[None]:

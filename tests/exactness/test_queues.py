@@ -11,6 +11,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 ORDERED: dict[str, Any] = {"concurrency": 1, "queues": ["a", "b", "c"]}
 
 

@@ -17,6 +17,8 @@ from tests.exactness.helpers import Outside, enqueued, expect, in_a_fork
 from tests.fixtures.inside import inside
 from tests.fixtures.workers import Notes, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.timing
 @pytest.mark.parametrize("way", ["wait_for", "apply", "map"])

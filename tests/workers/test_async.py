@@ -10,6 +10,8 @@ from pgwerk import AsyncWorker, JobStatus, Werk, WerkError
 from tests.fixtures.workers import Notes, eventually, living_workers, running
 from tests.workers import handlers
 
+pytestmark = pytest.mark.in_memory
+
 
 def test_coroutines_share_one_loop_and_functions_get_threads(app: Werk) -> None:
     with running(AsyncWorker, app, concurrency=5):
