@@ -93,6 +93,7 @@ async def test_jobs_are_managed(app: Werk) -> None:
 
 
 @pytest.mark.usefixtures("unmigrated")
+@pytest.mark.postgres
 async def test_the_installation_is_managed(app: Werk) -> None:
     assert len(await app.migrate()) > 0
     assert await app.migrate() == []

@@ -57,6 +57,7 @@ async def test_a_plain_function_runs_in_a_thread(app: Werk) -> None:
     assert (await enqueued(held)).result == "a"
 
 
+@pytest.mark.postgres
 async def test_it_has_a_context_and_attempts(app: Werk, pg: psycopg.Connection) -> None:
     job = await enqueued(app.enqueue(handlers.with_context, 7, _sync=True))
     assert job.result == ["pgwerk.aio.app", 1, "inline", 7]
@@ -141,6 +142,7 @@ async def test_a_timeout_of_the_caller(app: Werk, pg: psycopg.Connection) -> Non
     assert left_behind(app, pg) == []
 
 
+@pytest.mark.postgres
 async def test_a_job_that_takes_long_is_kept_alive(app: Werk, pg: psycopg.Connection) -> None:
     """Others would recover it, once a worker that nobody knows has been silent for long enough."""
     handlers.started = asyncio.Event()
@@ -160,6 +162,7 @@ async def test_a_job_that_takes_long_is_kept_alive(app: Werk, pg: psycopg.Connec
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("handler", [handlers.echo, handlers.plain_echo, handlers.fail])
+@pytest.mark.postgres
 async def test_in_a_callers_transaction_it_is_recorded_if_that_commits(
     app: Werk, dsn: str, pg: psycopg.Connection, end: str, handler: Any
 ) -> None:

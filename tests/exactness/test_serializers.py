@@ -23,8 +23,6 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect
 from tests.fixtures.workers import thread_worker
 
-pytestmark = pytest.mark.in_memory
-
 
 @pytest.fixture
 def with_serializer(dsn: str, schema: str, app: Werk) -> Iterator[Any]:

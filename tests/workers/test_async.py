@@ -113,6 +113,7 @@ def test_a_handler_that_blocks_the_loop_does_not_make_the_worker_look_dead(
     assert "not heard of" not in caplog.text
 
 
+@pytest.mark.postgres
 def test_a_loop_that_stays_blocked_past_a_timeout_costs_the_worker_and_nothing_else(app: Werk, notes: Notes) -> None:
     worker = AsyncWorker(app, concurrency=2)
     ended: list[BaseException] = []
