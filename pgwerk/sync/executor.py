@@ -11,11 +11,13 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk, walk_through
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.callers import Foreign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
 from pgwerk._postgres.driver import (
+    NOT_COPIED,
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
@@ -28,7 +30,6 @@ from pgwerk._postgres.driver import (
     sendable,
     translated,
 )
-from pgwerk._postgres.names import Names
 from pgwerk._postgres.own_connection import OwnConnection
 from pgwerk._postgres.settings import UNLIMITED, pin
 from pgwerk.sync.connector import Connector
@@ -173,7 +174,7 @@ class Executor:
 
     def _copy_or_insert(self, connection: Connection[Any] | Foreign, copy: Copy) -> Sequence[Rows]:
         if isinstance(connection, OwnConnection) and can_copy(connection):
-            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+            with suppress(*NOT_COPIED):
                 return [self._copy(connection, copy)]
         return self._perform(connection, (copy.instead(),), None)
 

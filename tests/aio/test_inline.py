@@ -57,7 +57,6 @@ async def test_a_plain_function_runs_in_a_thread(app: Werk) -> None:
     assert (await enqueued(held)).result == "a"
 
 
-@pytest.mark.postgres
 async def test_it_has_a_context_and_attempts(app: Werk, pg: psycopg.Connection) -> None:
     job = await enqueued(app.enqueue(handlers.with_context, 7, _sync=True))
     assert job.result == ["pgwerk.aio.app", 1, "inline", 7]
