@@ -25,8 +25,12 @@ class Outside:
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Run a command; {jobs} and its like are the names of tables."""
-        cursor = self._pg.execute(self._app._app.names.render(text, with_params=True).encode(), params)
+        cursor = self._pg.execute(self.rendered(text).encode(), params)
         return cursor.fetchall() if cursor.description else []
+
+    def rendered(self, text: str) -> str:
+        """The command with the names of the tables, for a connection of one's own."""
+        return self._app._app.names.render(text, with_params=True)
 
     def one(self, text: str, *params: Any) -> Any:
         """The first column of the first row."""

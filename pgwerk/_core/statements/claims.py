@@ -59,7 +59,7 @@ _LOOK = """
           and (j.expires_at is null or j.expires_at > now())
         order by (-j.priority::integer), j.scheduled_at, j.id
         limit %(each)s
-        for update skip locked  -- another claim's rows are passed over, never waited for
+        for no key update skip locked  -- another claim's rows are passed over, never waited for
     ) ready
     where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
 """
