@@ -21,6 +21,7 @@ from pgwerk.workers.coordinating.duties import Duties
 from pgwerk.workers.coordinating.gate import Gate
 from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
+from pgwerk.workers.coordinating.timeouts import TimeoutThread
 from pgwerk.workers.coordinating.turns import TurnLoop
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.crews.base import Crew, Finished
@@ -66,6 +67,7 @@ class Coordinator:
         self._duties = Duties(self, liveness, stuck, max_lost)
         self.turns = TurnLoop(identity, session, self.agenda, strategy, self._begin)
         self.turns.max_lost = max_lost
+        self._timeouts = TimeoutThread(crew, self.turns.ledger)
         self._ready = False
         """Connected, registered and listening."""
         self._stops = 0
@@ -131,6 +133,7 @@ class Coordinator:
             if self._crew.broken is not None:
                 raise self._crew.broken
         finally:
+            self._timeouts.stop()
             self._crew.close()
             self.heart.stop()
             self.session.close()
@@ -379,6 +382,7 @@ class Coordinator:
                 self._duties.touch_within(one.heartbeat_secs, now)
             if one.timeout_secs is not None:
                 self._duties.begin_within(now)
+                self._timeouts.expect(now + one.timeout_secs)
         # Before a thread has it: the handler may be the last thing that this process does for a while.
         self.vitals.enforce_at = next_enforcement(self._crew, self.turns.ledger, now)
         self._gate.submit(claimed)
