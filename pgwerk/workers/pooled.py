@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from pgwerk._core import backoff
 from pgwerk._core.child_liveness import LATE
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
