@@ -49,7 +49,7 @@ class TimeoutThread:
             return
         # Where no thread can be started, the coordinator stops handlers by itself whenever it does not wait.
         with contextlib.suppress(RuntimeError):
-            thread = threading.Thread(target=self._run, name="werk-timeouts", daemon=True)
+            thread = threading.Thread(target=self._run, name="pgwerk-timeouts", daemon=True)
             thread.start()
             self._thread = thread
 
