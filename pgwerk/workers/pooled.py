@@ -173,7 +173,7 @@ class CrewWorker(BaseWorker):
         coordinator.vitals = self.vitals or coordinator.vitals
         if self.parent_pipe is not None:
             coordinator.stops.replaceable = True
-            coordinator.listen_to = self.parent_pipe
+            coordinator.rest.listen_to = self.parent_pipe
             coordinator.stops.parent_says = self._parent_says
         return coordinator
 
@@ -190,7 +190,7 @@ class CrewWorker(BaseWorker):
             if self._coordinator is not None:
                 self._coordinator.outcomes.blame = "its supervisor died"
                 # At its end a pipe can always be read: nothing more to wait for.
-                self._coordinator.listen_to = -1
+                self._coordinator.rest.listen_to = -1
         if b"m" in said and self._coordinator is not None:
             self._coordinator.outcomes.blame = "its process used too much memory, and was replaced before the job ended"
         self._told = max(self._told, 2 if b"g" in said else 1)

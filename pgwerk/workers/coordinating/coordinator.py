@@ -1,4 +1,17 @@
-"""The one thread of a worker that talks to Postgres: it follows the agenda, one turn after the other."""
+"""The one thread of a worker that talks to Postgres: it follows the agenda, one step after the other.
+
+A step: hear what was asked and told, collect what is over, do what is due, take a turn (write what ended, claim what
+there is room for), and, if there was nothing to ask for, wait. Around it, this loop:
+
+    not connected    connect, register, give back what was claimed without our knowledge       then the step
+    the step fails   the connection is gone: wait, growing longer, and connect again
+                     Postgres refuses something: the same, without a new connection
+                     anything else: the last resort, the same with a new connection
+    a burst          ends with nothing left to do, or raises what failed
+    stopping         phase by phase as the agenda says, see `stopping`; then `_leave`
+
+Only this thread changes what is in this package, but for what says otherwise.
+"""
 
 import logging
 import random
@@ -12,7 +25,7 @@ from pgwerk._core.claim import Claimed
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.procedures.isolate import is_locked
 from pgwerk._core.stall import Motion
-from pgwerk._core.statements import running, workers
+from pgwerk._core.statements import workers
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import ConfigError, ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.duties import Duties
@@ -20,6 +33,7 @@ from pgwerk.workers.coordinating.gate import Gate
 from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.reconciling import Reconciler
+from pgwerk.workers.coordinating.resting import Rest
 from pgwerk.workers.coordinating.stopping import Stopping
 from pgwerk.workers.coordinating.timeouts import TimeoutThread
 from pgwerk.workers.coordinating.turns import TurnLoop
@@ -56,14 +70,12 @@ class Coordinator:
         self.agenda = Agenda(pace, monotonic())
         self._crew = crew
         self._wakeup = wakeup
+        self.rest = Rest(crew, wakeup)
         self._gate = Gate(crew, pace.concurrency, max_lost)
         self.heart = HeartbeatThread(
             identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS
         )
         self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
-        self._steps = 0
-        """Changes with everything that this thread does."""
-        self._resting = False
         self._duties = Duties(self, liveness, stuck, max_lost)
         self.turns = TurnLoop(identity, session, self.agenda, strategy, self._begin)
         self.turns.max_lost = max_lost
@@ -74,8 +86,6 @@ class Coordinator:
         self._ready = False
         """Connected, registered and listening."""
         self.vitals = SharedHeartbeats()
-        self.listen_to: int = -1
-        """One more file descriptor that ends a wait."""
 
     # From other threads -----------------------------------------------------------
 
@@ -95,7 +105,7 @@ class Coordinator:
 
     def _motion(self) -> Motion:
         """What the heart sees of this thread."""
-        return Motion(self._steps + self.session.asked, self._resting, self.session.asking)
+        return Motion(self.rest.steps + self.session.asked, self.rest.resting, self.session.asking)
 
     # The loop ---------------------------------------------------------------------
 
@@ -105,7 +115,7 @@ class Coordinator:
         self._crew.start()
         try:
             while True:
-                self._steps += 1
+                self.rest.steps += 1
                 try:
                     if not self._connected() or self._step():
                         break
@@ -176,9 +186,9 @@ class Coordinator:
 
     def _pause(self) -> None:
         """Wait before trying the database again; handlers go on."""
-        self._wakeup.prepare()
+        self.rest.prepare()
         self.stops.hear()
-        _ = self._rest(backoff.reconnect(self.session.failures, random.random()))
+        _ = self.rest.until(monotonic() + backoff.reconnect(self.session.failures, random.random()))
         self._crew.enforce(monotonic())
         if self.stops:
             self.stops.go_on(self.agenda.plan(monotonic()))
@@ -198,7 +208,7 @@ class Coordinator:
         if plan.phase is not Phase.RUN or plan.return_buffer:
             self.stops.go_on(plan)
             self._collect()
-        if plan.finished and self._nothing_left(plan):
+        if plan.finished and self.outcomes.nothing_left(plan) and not self._duties.busy:
             return True
         self._crew.enforce(now)
         self.vitals.enforce_at = next_enforcement(self._crew, self.outcomes.ledger, now)
@@ -208,39 +218,16 @@ class Coordinator:
         self._duties.restart(now)
         self._duties.go_on()
         self._collect()
-        _ = self._admit(plan)
+        _ = self._reconciler.admit(plan)
         if self._gate.closed and plan.phase is Phase.RUN:
             plan = replace(plan, claim=0, gather=0, wait=max(plan.wait, CLOSING_WAIT))
-        asked = not plan.gather and self._take(plan)
+        asked = not plan.gather and self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN)
+        if asked:
+            self.session.works()
         # Without a turn, what the last one brought was handed on just now.
-        if not asked and not self._admit(plan):
+        if not asked and not self._reconciler.admit(plan):
             self._wait(plan)
         return False
-
-    def _take(self, plan: Plan) -> bool:
-        taken = self.turns.take(plan.claim, doze=self.agenda.dozing and plan.phase is Phase.RUN)
-        if taken:
-            self.session.works()
-        return taken
-
-    def _nothing_left(self, plan: Plan) -> bool:
-        if plan.phase is Phase.ABANDON:
-            return self.outcomes.hopeless
-        return self.outcomes.idle and not self._duties.busy
-
-    def _admit(self, plan: Plan) -> bool:
-        """Let jobs begin whose beginning has to be written down first; whether there is something to settle instead."""
-        if plan.phase is not Phase.RUN or not (self._gate or self._gate.closed):
-            return False
-        in_crew = len(self.outcomes.ledger) - len(self.outcomes.unsettled) - len(self._gate)
-        refused = self._gate.admit(in_crew, self._record)
-        # Aborted or lost while they waited; or others can run them sooner.
-        refused += self._gate.surplus()
-        self.outcomes.give_back(refused)
-        return bool(refused)
-
-    def _record(self, jobs: Sequence[Claimed]) -> set[str]:
-        return set(self.session.run(running.begin([(one.id, one.claim) for one in jobs])))
 
     def _collect(self) -> None:
         self.stops.look_at_crew()
@@ -255,24 +242,13 @@ class Coordinator:
             moments[0] = max(moments[0], now + FULL_WAIT)
         if self._duties.busy:
             return
-        self._wakeup.prepare()
+        self.rest.prepare()
         # Whatever happened by now does not wake us any more.
         if self._crew.wake_at(plan.gather or 1) or self.stops.pending or self.heart.pending:
             return
         line = self.heart.fileno()
-        if line in self._rest(min(moments) - now, line):
+        if line in self.rest.until(min(moments), line):
             self.heart.drain()
-
-    def _rest(self, seconds: float, *sockets: int) -> list[int]:
-        self._resting = True
-        # The wake-up is prepared by now: a handler that begins after this look wakes us.
-        now = monotonic()
-        seconds = self._crew.sleep_until(now + seconds) - now
-        ready = self._wakeup.wait(seconds, *sockets, self.listen_to)
-        self._crew.awake()
-        self._steps += 1
-        self._resting = False
-        return ready
 
     def _hear(self) -> None:
         """Take note of notifications, and of the answers to heartbeats."""
@@ -323,11 +299,5 @@ class Coordinator:
         # First, lest a heartbeat undo the goodbye.
         self.heart.stop()
         self.vitals.beaten = None
-        if not self.session.connected:
-            return
-        try:
-            if self.outcomes.ledger.retiring:
-                self.session.run(running.retire(self.outcomes.ledger.retiring))
-            self.session.run(workers.leave(self.identity.id))
-        except WerkError as error:
-            logger.warning("could not say goodbye: %s", error)
+        if self.session.connected:
+            self._reconciler.leave()

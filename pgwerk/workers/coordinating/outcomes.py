@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pgwerk._core.agenda import Agenda
+from pgwerk._core.agenda import Agenda, Phase, Plan
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import reason_of
 from pgwerk._core.lifecycle import Verdict
@@ -43,15 +43,11 @@ class Outcomes:
         """How many outcomes were written."""
         self.failed = 0
 
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing left to write or to look at again."""
-        return self.hopeless and not self.aside
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether all that is left is what could not be written."""
-        return not (self.unsettled or self.parents or self.keys)
+    def nothing_left(self, plan: Plan) -> bool:
+        """Whether there is nothing left to write or to look at again; to who gives up, what is aside is not."""
+        if self.unsettled or self.parents or self.keys:
+            return False
+        return plan.phase is Phase.ABANDON or not self.aside
 
     def over(self, finished: Sequence[Finished]) -> None:
         """Take runs that are over: they are written in the next turn, whose claim may fill their places already."""

@@ -1,16 +1,16 @@
-"""The jobs that a worker holds, compared with those that run here and with those that Postgres has it hold."""
+"""The jobs between claim and outcome: let in, aborted, and compared with what runs here and what Postgres knows."""
 
 import logging
 from collections.abc import Callable, Sequence
 
 from pgwerk._app.ports import WorkerConnection
-from pgwerk._core.agenda import Agenda
+from pgwerk._core.agenda import Agenda, Phase, Plan
 from pgwerk._core.claim import Claimed
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Aborted, Interrupted, Report
-from pgwerk._core.statements import running
+from pgwerk._core.statements import running, workers
 from pgwerk._handlers.run import monotonic
-from pgwerk.errors import JobAborted
+from pgwerk.errors import JobAborted, WerkError
 from pgwerk.workers.coordinating.gate import Gate
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.outcomes import Outcomes
@@ -41,6 +41,20 @@ class Reconciler:
         self._collect = collect
         self._missing: set[str] = set()
         """Jobs that were missing at the last look."""
+
+    def admit(self, plan: Plan) -> bool:
+        """Let jobs begin whose beginning has to be written down first; whether there is something to settle instead."""
+        if plan.phase is not Phase.RUN or not (self._gate or self._gate.closed):
+            return False
+        in_crew = len(self._outcomes.ledger) - len(self._outcomes.unsettled) - len(self._gate)
+        refused = self._gate.admit(in_crew, self._record)
+        # Aborted or lost while they waited; or others can run them sooner.
+        refused += self._gate.surplus()
+        self._outcomes.give_back(refused)
+        return bool(refused)
+
+    def _record(self, jobs: Sequence[Claimed]) -> set[str]:
+        return set(self._session.run(running.begin([(one.id, one.claim) for one in jobs])))
 
     def abort(self, ids: Sequence[str]) -> None:
         """Abort running jobs; those that only wait in the buffer end at once."""
@@ -79,3 +93,13 @@ class Reconciler:
         over = {one.claimed.id for one in self._outcomes.unsettled} | self._outcomes.aside.ids
         held = self._outcomes.ledger.held
         return [one for one in held if one.timeout_secs is not None and one.id not in begun | over]
+
+    def leave(self) -> None:
+        """Forget the claims that are settled, and the worker."""
+        retiring = self._outcomes.ledger.retiring
+        try:
+            if retiring:
+                self._session.run(running.retire(retiring))
+            self._session.run(workers.leave(self._identity.id))
+        except WerkError as error:
+            logger.warning("could not say goodbye: %s", error)
