@@ -24,7 +24,6 @@ from pgwerk._core.agenda import CLOSING_WAIT, Agenda, Duty, Pace, Phase, Plan
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import DequeueStrategy
 from pgwerk._core.procedures.isolate import is_locked
-from pgwerk._core.stall import Motion
 from pgwerk._core.statements import workers
 from pgwerk._handlers.run import monotonic
 from pgwerk.errors import ConfigError, ConnectionFailed, WerkError
@@ -70,10 +69,10 @@ class Coordinator:
         self.agenda = Agenda(pace, monotonic())
         self._crew = crew
         self._wakeup = wakeup
-        self.rest = Rest(crew, wakeup)
+        self.rest = Rest(crew, wakeup, session)
         self._gate = Gate(crew, pace.concurrency, max_lost)
         self.heart = HeartbeatThread(
-            identity, hearing, pace, liveness, self._motion, wakeup.wake, session.cut, ASKING_SECONDS
+            identity, hearing, pace, liveness, self.rest.motion, wakeup.wake, session.cut, ASKING_SECONDS
         )
         self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
         self._duties = Duties(self, liveness, stuck, max_lost)
@@ -102,10 +101,6 @@ class Coordinator:
     def figures(self) -> tuple[int, int, int]:
         """How many jobs ended, how many of them failed or timed out, and how many are held. From any thread."""
         return self.outcomes.settled, self.outcomes.failed, len(self.outcomes.ledger)
-
-    def _motion(self) -> Motion:
-        """What the heart sees of this thread."""
-        return Motion(self.rest.steps + self.session.asked, self.rest.resting, self.session.asking)
 
     # The loop ---------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Waiting for whatever comes next: a handler that ends or is out of time, a notification, a moment."""
 
+from pgwerk._app.ports import WorkerConnection
+from pgwerk._core.stall import Motion
 from pgwerk._handlers.run import monotonic
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.crews.base import Crew
@@ -8,14 +10,19 @@ from pgwerk.workers.crews.base import Crew
 class Rest:
     """Waits for a coordinator. Between `prepare` and `until` it looks at all that would wake it from then on."""
 
-    def __init__(self, crew: Crew, wakeup: Wakeup) -> None:
+    def __init__(self, crew: Crew, wakeup: Wakeup, session: WorkerConnection) -> None:
         self._crew = crew
+        self._session = session
         self._wakeup = wakeup
         self.steps = 0
         """Changes with everything that the coordinator's thread does."""
         self.resting = False
         self.listen_to: int = -1
         """One more file descriptor that ends a wait."""
+
+    def motion(self) -> Motion:
+        """What others see of the coordinator's thread."""
+        return Motion(self.steps + self._session.asked, self.resting, self._session.asking)
 
     def prepare(self) -> None:
         """Say that a wait is about to begin; whatever is checked after this and before the wait is not missed."""
