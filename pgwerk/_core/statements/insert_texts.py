@@ -94,15 +94,7 @@ def _packed(form: Form, values: list[Any]) -> Any:
 # One job ------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
-def insert_sql(names: tuple[str, ...]) -> str:
-    """Insert one job with these columns; its row comes back unless its key, or its id, exists."""
-    columns = {name: f"%({name})s::{INSERTED[name]}" for name in names if name in INSERTED}
-    columns |= _computed(names, {name: f"%({name})s" for name in names})
-    return f"""
-    insert into {{jobs}} ({", ".join(columns)})
-    values ({", ".join(columns.values())})
-    on conflict do nothing
+TELL_ONE = f"""
     returning id::text, status, {epoch("scheduled_at")}, {epoch("enqueued_at")},
               case when %(tell)s::boolean or exists (select from {{idle}}) then
                   case status
@@ -111,6 +103,18 @@ def insert_sql(names: tuple[str, ...]) -> str:
                   end
               end
 """
+"""How the INSERT of one job ends: it answers, and tells whoever sleeps."""
+
+
+@lru_cache(maxsize=256)
+def insert_sql(names: tuple[str, ...]) -> str:
+    """Insert one job with these columns; its row comes back unless its key, or its id, exists."""
+    columns = {name: f"%({name})s::{INSERTED[name]}" for name in names if name in INSERTED}
+    columns |= _computed(names, {name: f"%({name})s" for name in names})
+    return f"""
+    insert into {{jobs}} ({", ".join(columns)})
+    values ({", ".join(columns.values())})
+    on conflict do nothing{TELL_ONE}"""
 
 
 # Many jobs ----------------------------------------------------------------------------
