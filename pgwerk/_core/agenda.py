@@ -12,9 +12,10 @@ It answers three questions, each of which has its own state:
 
 and claims as many jobs as there is room for: the slots, and a buffer that grows with how fast jobs end (`rate`).
 
-What always holds: it never holds more than the slots and the buffer; outside of RUN it claims nothing and has nothing
-but what keeps its jobs done; a plan that has something to do has no wait, and a wait ends with the next moment of any
-of the three; a burst is finished when nothing is held, due or heard, and the last claim came back short.
+What always holds: a claim asks for no more than the slots and the buffer leave room for; outside of RUN there is none,
+nor a duty but those that the jobs it has need; in RUN, a plan with something to do has no wait, and a wait ends with
+the next moment of any of the three; a burst is finished when nothing is held, due or heard, and the last claim came
+back short.
 """
 
 import math
