@@ -17,7 +17,14 @@ class NewConnection(Protocol):
 
     patience: float | None
     pooled: bool
-    prepare_threshold: int | None
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After how many executions a statement is prepared; None: never."""
+        ...
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None: ...
 
     @property
     def info(self) -> psycopg.ConnectionInfo:

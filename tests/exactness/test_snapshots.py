@@ -111,3 +111,16 @@ def test_the_look_at_a_parent_keeps_no_worker_from_ending_it(
     connection.commit()
     burst(app)
     expect(app, child, JobStatus.COMPLETE)
+
+
+def test_a_foreign_key_of_the_application_holds_up_no_worker(
+    app: Werk, dsn: str, outside: Outside, pg: "psycopg.Connection[Any]"
+) -> None:
+    job = enqueued(app.enqueue(handlers.noop))
+    table = outside.rendered("{jobs}").split(".")[0] + ".orders"
+    pg.execute(f"create table {table} (job uuid)".encode())
+    pg.execute(outside.rendered(f"alter table {table} add foreign key (job) references {{jobs}}").encode())
+    with psycopg.connect(dsn) as customer:
+        customer.execute(f"insert into {table} values (%s)".encode(), [job.id])
+        burst(app)
+        assert outside.count("status = 'complete'") == 1, "while the customer's transaction is open"
