@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Protocol, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from pgwerk._app.ports import WorkerConnection
 from pgwerk._core.agenda import Agenda, Duty
@@ -80,7 +80,7 @@ class Duties:
     def do(self, duty: Duty) -> None:
         """Carry out one duty, or begin to; one that fails keeps nothing else from being done."""
         try:
-            self._do(duty)
+            ACTIONS[duty](self)
         except ConnectionFailed:
             raise
         except WerkError as error:
@@ -93,7 +93,7 @@ class Duties:
             raise error
         # While nothing works, whoever claims and settles says so.
         level = logging.DEBUG if duty in self._failing or self._coordinator.session.troubled else logging.WARNING
-        logger.log(level, "could not %s, trying again at the next time: %s", _WORDS[duty], error)
+        logger.log(level, "could not %s, trying again at the next time: %s", duty.rule.purpose, error)
         self._failing.add(duty)
 
     @property
@@ -118,21 +118,6 @@ class Duties:
         """Leave it to others."""
         self._chores.drop()
 
-    def _do(self, duty: Duty) -> None:
-        match duty:
-            case Duty.HEARTBEAT:
-                self._heartbeat()
-            case Duty.RECOVER:
-                self._recover()
-            case Duty.PROMOTE:
-                self._promote()
-            case Duty.SWEEP:
-                self._sweep()
-            case Duty.ABORTS:
-                self._aborts()
-            case _:
-                assert_never(duty)
-
     def register(self) -> float:
         """Write the worker's row; when that was asked for."""
         me = self._coordinator.identity
@@ -147,7 +132,7 @@ class Duties:
             wait = max(beat.next_expiry, self._liveness - self._coordinator.heart.seen)
             self._coordinator.agenda.peers_expire_in(wait, monotonic())
 
-    def _heartbeat(self) -> None:
+    def look_after_held(self) -> None:
         """Heartbeats are sent by another thread; this is what is looked after as often."""
         self._coordinator.reconcile()
         self._summarize()
@@ -162,7 +147,8 @@ class Duties:
                 ended - before[0], self._told[2] - before[2], failed - before[1], held,
             )  # fmt: skip
 
-    def _recover(self) -> None:
+    def recover_jobs(self) -> None:
+        """Begin to recover the jobs of dead workers."""
         self._chores.begin(
             Duty.RECOVER,
             sweep.recover(self._liveness, self._max_lost, seen=self._coordinator.heart.seen),
@@ -181,13 +167,15 @@ class Duties:
             # To know when the next one counts as dead.
             self._coordinator.heart.soon()
 
-    def _promote(self) -> None:
+    def promote_jobs(self) -> None:
+        """Queue scheduled jobs that are due."""
         promoted = self._coordinator.session.perform(sweep.promote_due())
         self._coordinator.agenda.due_in(promoted.next_due, monotonic())
         if promoted.moved:
             self._coordinator.agenda.notified()
 
-    def _sweep(self) -> None:
+    def sweep_tables(self) -> None:
+        """Begin a sweep; now and then one that also looks for active rows that no worker claimed."""
         thorough = monotonic() >= self._thorough_at
         if thorough:
             self._thorough_at = monotonic() + self._stuck / 4
@@ -201,7 +189,8 @@ class Duties:
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 
-    def _aborts(self) -> None:
+    def abort_jobs(self) -> None:
+        """Interrupt the jobs that were asked to abort."""
         held = [one.id for one in self._coordinator.held]
         if held:
             wanted = self._coordinator.session.run(running.aborting(held))
@@ -259,13 +248,14 @@ class Duties:
             self.begin_within(now)
 
 
-_WORDS = {
-    Duty.HEARTBEAT: "compare what is held with what is claimed",
-    Duty.RECOVER: "look for the jobs of dead workers",
-    Duty.PROMOTE: "queue scheduled jobs",
-    Duty.SWEEP: "sweep",
-    Duty.ABORTS: "look for jobs to abort",
+ACTIONS: Mapping[Duty, Callable[[Duties], None]] = {
+    Duty.HEARTBEAT: Duties.look_after_held,
+    Duty.RECOVER: Duties.recover_jobs,
+    Duty.PROMOTE: Duties.promote_jobs,
+    Duty.SWEEP: Duties.sweep_tables,
+    Duty.ABORTS: Duties.abort_jobs,
 }
+"""How each duty is carried out; when, says `Duty`."""
 
 
 def _tell_refused(swept: sweep.Swept) -> None:
