@@ -11,6 +11,7 @@ from pgwerk._app.ports import Place, place_of
 from pgwerk._core import agenda
 from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
 from pgwerk._core.job import Job
+from pgwerk._core.middleware import Middleware
 from pgwerk._core.operation import Procedure, ask
 from pgwerk._core.operations import migrate
 from pgwerk._core.operations.enqueue import NewJob
@@ -87,6 +88,7 @@ class App:
         self.startup: list[Callable[..., Any]] = []
         self.shutdown: list[Callable[..., Any]] = []
         self.before_enqueue: list[Hook] = []
+        self.middleware: list[Middleware] = []
         self.state = State()
         self.shared: dict[str, Any] = {}
         """What the backends of both faces have in common."""

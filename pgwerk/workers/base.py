@@ -98,7 +98,7 @@ class BaseWorker:
         )
         self.strategy = DequeueStrategy(dequeue_strategy)
         self.health_file = health_file
-        self.hooks = Hooks(list(before_process), list(after_process))
+        self.hooks = Hooks(list(before_process), list(after_process), middleware=self.runtime.app.middleware)
         self.id = new_id()
         self.name = f"{socket.gethostname()}.{os.getpid()}"
 

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from pgwerk._core.claim import Claimed
 from pgwerk._handlers.interrupt import ThreadRun, stack_of
 from pgwerk._handlers.run import INTERRUPTIONS, Run, monotonic
-from pgwerk._handlers.thread import Runner, close_loop
+from pgwerk._handlers.thread import Runner
+from pgwerk._handlers.thread_loop import close_loop
 from pgwerk.errors import WerkError
 from pgwerk.workers.crews.base import Crew, deadline_of
 

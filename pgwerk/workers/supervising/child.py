@@ -19,7 +19,7 @@ from pgwerk._core.operations.recover import Begun
 from pgwerk._core.procedures.sweep import recover_dead
 from pgwerk._core.statements.workers import forget
 from pgwerk._handlers.call import Hooks
-from pgwerk._handlers.thread import finish
+from pgwerk._handlers.thread_loop import finish
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runtime import runtime_of
