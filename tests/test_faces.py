@@ -22,11 +22,14 @@ DOCUMENTED = tuple(
     get_job list_jobs get_executions get_job_dependencies get_queue_stats list_workers
     cancel_job requeue_job abort_job delete_job touch_job update_job bulk_requeue_jobs bulk_cancel_jobs purge_jobs
     pause_queue resume_queue sweep vacuum truncate register_before_enqueue unregister_before_enqueue middleware
-    config dsn schema prefix serializer aio sync
+    config dsn schema prefix serializer aio sync in_memory
     """.split()  # noqa: SIM905  # as lines of words it can be compared with the documents
 )
 FOR_OPERATORS = ("migrate", "migration_sql", "pending_migrations", "schema_version", "server_version", "where")
 """What the command line needs, and whoever deploys without it."""
+
+IN_MEMORY = ("clock",)
+"""What only an app in memory has."""
 
 each_face = pytest.mark.parametrize("kind", [pgwerk.Werk, aio.Werk], ids=["sync", "aio"])
 
@@ -34,8 +37,8 @@ each_face = pytest.mark.parametrize("kind", [pgwerk.Werk, aio.Werk], ids=["sync"
 @each_face
 def test_completion_shows_public_names_only(kind: Any) -> None:
     app = kind(DSN)
-    assert [name for name in dir(app) if not name.startswith("_")] == sorted(DOCUMENTED + FOR_OPERATORS)
-    undocumented = [name for name in DOCUMENTED + FOR_OPERATORS if not inspect.getdoc(getattr(kind, name))]
+    assert [name for name in dir(app) if not name.startswith("_")] == sorted(DOCUMENTED + FOR_OPERATORS + IN_MEMORY)
+    undocumented = [name for name in DOCUMENTED + FOR_OPERATORS + IN_MEMORY if not inspect.getdoc(getattr(kind, name))]
     assert undocumented == []
 
 

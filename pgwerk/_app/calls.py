@@ -13,6 +13,8 @@ from pgwerk.errors import EnqueueError, JobError, JobNotFound
 
 _SHOWN = frozenset(INSERTED) - {"wait_delay", "payload"}
 _OTHER_JSON = JSON_COLUMNS - {"payload"}
+_PLAIN = frozenset(("id", "function", "payload"))
+"""The columns of a job without options."""
 
 Options = Mapping[str, Any]
 """Options of a call, without their underscores."""
@@ -35,13 +37,16 @@ def job_of(new_job: NewJob, inserted: Inserted | None) -> Job | None:
     """The job that an order became, without reading it back. None: its key exists."""
     if inserted is None:
         return None
-    values = {name: value for name, value in new_job.values.items() if name in _SHOWN}
-    values["payload"] = whole_payload(new_job.payload)
-    for name in _OTHER_JSON:
-        if name in values:
+    given = new_job.values
+    if given.keys() <= _PLAIN:
+        values: dict[str, Any] = {"id": given["id"], "function": given["function"]}
+    else:
+        values = {name: value for name, value in given.items() if name in _SHOWN}
+        for name in _OTHER_JSON & values.keys():
             values[name] = json.loads(values[name])
-    if "failure_mode" in values:
-        values["failure_mode"] = FailureMode(values["failure_mode"])
+        if "failure_mode" in values:
+            values["failure_mode"] = FailureMode(values["failure_mode"])
+    values["payload"] = whole_payload(new_job.payload)
     values["status"] = inserted.status
     values["scheduled_at"] = inserted.scheduled_at
     values["enqueued_at"] = inserted.enqueued_at

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
 from typing import Any
 
 from pgwerk._core import mainmodule, registry
@@ -166,15 +165,14 @@ def _read_all(
 
 def params_of(params: EnqueueParams) -> dict[str, Any]:
     """The options that a bulk entry sets."""
-    values = _values_of(params)
-    if values == _NONE:
+    given = vars(params)
+    if len(given) == _LEAST:
         return {}
-    return {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
+    return {name: value for name, value in given.items() if value is not None and name in OPTIONS}
 
 
-_NAMES = tuple(sorted(OPTIONS))
-_values_of = attrgetter(*_NAMES)
-_NONE = (None,) * len(_NAMES)
+_LEAST = 3
+"""The function and its arguments."""
 
 
 # Options ------------------------------------------------------------------------------------------

@@ -5,9 +5,13 @@ from uuid import UUID
 
 def uuid7(milliseconds: int, fraction: int, draw: int) -> str:
     """Compose an id of a Unix time in ms, 12 bits that order ids within it, and 62 random bits."""
-    time = f"{milliseconds & (1 << 48) - 1:012x}"
-    rest = f"{0b10 << 62 | draw & (1 << 62) - 1:016x}"
-    return f"{time[:8]}-{time[8:]}-7{fraction & 0xFFF:03x}-{rest[:4]}-{rest[4:]}"
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # half the time of a format string
+        milliseconds >> 16 & 0xFFFFFFFF,
+        milliseconds & 0xFFFF,
+        fraction & 0xFFF,
+        0x8000 | draw >> 48 & 0x3FFF,
+        draw & 0xFFFFFFFFFFFF,
+    )
 
 
 def normal_id(value: object) -> str | None:

@@ -3,7 +3,7 @@
 import functools
 import importlib
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from pgwerk._core import mainmodule
@@ -12,6 +12,8 @@ from pgwerk.errors import HandlerNotFound
 
 def unwrap(func: Any) -> Any:
     """The plain function behind a task."""
+    if type(func) is FunctionType:
+        return func
     # Asked of the class: what functools.wraps makes of a task has its attributes, and is none.
     while hasattr(type(func), "__pgwerk_function__"):
         func = func.__pgwerk_function__

@@ -6,8 +6,9 @@ Durations are seconds. Each class raises ValueError for what makes no sense, so 
 import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from pgwerk._core.job import FailureMode, Job
@@ -179,6 +180,31 @@ class EnqueueParams:
     depends_on: DependsOn | None = None
     failure_mode: FailureModeLike | None = None
     schedule_name: str | None = None
+
+
+def _made_quickly(cls: type[EnqueueParams]) -> None:
+    """Let a bulk entry hold what was given; the defaults of the rest are those of the class.
+
+    A frozen dataclass sets two dozen attributes for each, one call after the other, which is as much work as all the
+    rest of a bulk.
+    """
+    usual = cls.__init__
+
+    @wraps(usual)
+    def init(self: EnqueueParams, func: Any, args: Any = (), kwargs: Any = None, *more: Any, **options: Any) -> None:
+        if more or not options.keys() <= known:
+            usual(self, func, args, {} if kwargs is None else kwargs, *more, **options)
+            return
+        own = self.__dict__
+        own["func"], own["args"], own["kwargs"] = func, args, {} if kwargs is None else kwargs
+        if options:
+            own.update(options)
+
+    known = {one.name for one in fields(cls)}
+    cls.__init__ = init  # type: ignore[method-assign]
+
+
+_made_quickly(EnqueueParams)
 
 
 class TaskOptions(TypedDict, total=False):

@@ -43,7 +43,7 @@ class JSONSerializer(Serializer):
 
     def dumps(self, value: Any) -> str:
         """Encode *value* as JSON text."""
-        text = _PLAIN.encode(value)
+        text = _plain(value)
         # Second: it has found out by now whether the value contains itself.
         _refuse_equal_keys(value)
         return text
@@ -120,6 +120,19 @@ def _refuse_equal_texts(keys: dict[Any, Any]) -> None:
 
 # json.dumps would make one for each value.
 _PLAIN = json.JSONEncoder(default=_coerce, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _encoder() -> Callable[[Any], str]:
+    """What `_PLAIN.encode` does, without making a new encoder in C for each value, where there is one."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _PLAIN.encode
+    # Without markers, which are for one value at a time: what contains itself ends as a RecursionError.
+    parts = make(None, _coerce, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(parts(value, 0))
+
+
+_plain = _encoder()
 
 _TAGS: tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
     # The first that matches: datetime is a date, too.
@@ -220,7 +233,8 @@ def encode(serializer: Serializer, value: Any, what: str, limit: int | None = No
     try:
         data = serializer.dumps(value)
         text = data if isinstance(data, str) else _wrap(data)
-        size = len(text.encode())
+        # Also finds what is not Unicode.
+        size = len(text) if text.isascii() else len(text.encode())
     except SerializationError:
         raise
     except UnicodeEncodeError as error:

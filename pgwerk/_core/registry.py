@@ -34,7 +34,11 @@ def path_back_to(func: Any) -> str:
         return path
     func = unwrap(func)
     place = _place_of(func)
-    if unwrap(find(sys.modules.get(place.module), place.parts)) is not func:
+    # Nearly always an attribute of its module, and often the function itself.
+    found: Any = sys.modules.get(place.module)
+    for part in place.parts:
+        found = getattr(found, part, None)
+    if found is not func and unwrap(found) is not func:
         _require(func, place)
     return _of_program(place.module, ".".join(place.parts)) if place.module in mainmodule.MAIN else place.path
 
@@ -185,7 +189,7 @@ def check_call(func: Any, path: str, args: tuple[Any, ...], kwargs: dict[str, An
         function = _importable(path)
         if function is None:
             return
-    problem = _problem(function, len(args), tuple(sorted(kwargs)))
+    problem = _problem(function, len(args), tuple(sorted(kwargs)) if kwargs else ())
     if problem is not None:
         raise EnqueueError(f"{path} cannot be called with these arguments: {problem}")
 

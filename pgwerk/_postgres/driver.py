@@ -185,6 +185,13 @@ def sendable(
     return text, fitting(params, client, server)
 
 
+NOT_COPIED = (
+    errors.UniqueViolation,  # walked again: the rows are there, as an INSERT finds out
+    errors.FeatureNotSupported,  # row-level security
+)
+"""What leaves it to an INSERT, although a COPY was tried."""
+
+
 def can_copy(connection: Any) -> bool:
     """Whether a connection of ours takes rows by COPY: in its encodings, no text has to be looked at."""
     pgconn = connection.pgconn

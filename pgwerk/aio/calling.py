@@ -172,6 +172,7 @@ class Calling(Enqueueing):
         """
         calls = self._app.calls(func, iter_kwargs, shared)
         new_jobs = [await self._after_hooks(draft) for draft, _ in calls]
+        left: float | None = timeout
         if any(options.get("sync") for _, options in calls):
             jobs = [await self._place(new_job, options) for new_job, (_, options) in zip(new_jobs, calls, strict=True)]
         else:

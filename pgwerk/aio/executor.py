@@ -16,6 +16,7 @@ from pgwerk._postgres.adapting import AsyncPlainCursor
 from pgwerk._postgres.callers import AsyncForeign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
 from pgwerk._postgres.driver import (
+    NOT_COPIED,
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
@@ -200,7 +201,7 @@ class Executor:
 
     async def _copy_or_insert(self, connection: AsyncConnection[Any] | AsyncForeign, copy: Copy) -> Sequence[Rows]:
         if isinstance(connection, OwnConnection) and can_copy(connection):
-            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+            with suppress(*NOT_COPIED):
                 return [await connection.in_time(self._copy(connection, copy))]
         return await self._perform(connection, (copy.instead(),))
 

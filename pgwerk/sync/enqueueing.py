@@ -76,7 +76,7 @@ class Enqueueing(Face):
         return self._place(self._after_hooks(self._app.draft(func, args, kwargs, options)), options)
 
     def enqueue_many(self, specs: Iterable[EnqueueParams], *, _conn: Any = None) -> list[Job | None]:
-        """Enqueue jobs in bulk, all or none of them; in new_job, None where a key exists."""
+        """Enqueue jobs in bulk, all or none of them; in their order, None where a key exists."""
         return self._insert([self._after_hooks(draft) for draft in self._app.drafts(specs)], _conn)
 
     # fmt: off

@@ -16,6 +16,7 @@ from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.callers import Foreign
 from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
 from pgwerk._postgres.driver import (
+    NOT_COPIED,
     POOL_TIMEOUT,
     RETRYABLE,
     TRIES,
@@ -173,7 +174,7 @@ class Executor:
 
     def _copy_or_insert(self, connection: Connection[Any] | Foreign, copy: Copy) -> Sequence[Rows]:
         if isinstance(connection, OwnConnection) and can_copy(connection):
-            with suppress(psycopg.errors.UniqueViolation):  # walked again: they are there, as an INSERT finds out
+            with suppress(*NOT_COPIED):
                 return [self._copy(connection, copy)]
         return self._perform(connection, (copy.instead(),), None)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from pgwerk._core.statements import copying
 from pgwerk._core.statements.enqueue import insert_many
 from pgwerk.errors import DatabaseError
 from tests.database.builders import Desk, new
-from tests.fixtures.run import Run
+from tests.fixtures.run import FACES, Run
 
 pytestmark = pytest.mark.every_executor
 
@@ -91,6 +92,27 @@ def test_a_refused_row_leaves_nothing_behind(many: Desk) -> None:
         many.sql("alter table {jobs} drop constraint no_13")
     assert many.one("select count(*) from {jobs}") == 0
     assert all(many.send(jobs()))
+
+
+def test_a_table_that_takes_no_copy_takes_an_insert(many: Desk, dsn: str) -> None:
+    """COPY does not work under row-level security; an application may have turned it on for its own tables."""
+    role = f"limited_{many.run.kind}"
+    schema = many.run.names.schema
+    many.sql(f"create role {role} login")
+    try:
+        many.sql(f'grant usage on schema "{schema}" to {role}')
+        many.sql(f'grant all on all tables in schema "{schema}" to {role}')
+        many.sql(f'grant all on all sequences in schema "{schema}" to {role}')
+        many.sql("alter table {jobs} enable row level security")
+        many.sql("create policy everything on {jobs} using (true)")
+        limited = psycopg.conninfo.make_conninfo(dsn, options=f"-c role={role}")
+        with FACES[many.run.kind](limited, many.run.names, pool_size=1) as face:
+            assert all(face.perform(enqueue_all(jobs(), joined=False)))
+        assert many.one("select count(*) from {jobs}") == copying.LEAST
+    finally:
+        many.sql("drop policy if exists everything on {jobs}")
+        many.sql(f"drop owned by {role}")
+        many.sql(f"drop role {role}")
 
 
 def test_a_caller_s_transaction_is_left_to_an_insert(many: Desk) -> None:
