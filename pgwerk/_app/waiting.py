@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pgwerk._core import options as opt
-from pgwerk._core.job import TERMINAL
+from pgwerk._core.notifications import parse_done
 from pgwerk._core.statements.queries import End
+from pgwerk._core.statuses import TERMINAL
 from pgwerk.errors import JobNotFound, JobTimeout
 
 LINGER = 30.0
@@ -130,7 +131,7 @@ class Waits:
 
     def tell(self, payload: str) -> None:
         """Wake whom a notification concerns."""
-        for wait in {wait for id_ in payload.split(",") for wait in self._by_id.get(id_, ())}:
+        for wait in {wait for id_ in parse_done(payload) for wait in self._by_id.get(id_, ())}:
             wait.wake()
 
     def wake_all(self) -> None:

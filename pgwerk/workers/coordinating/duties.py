@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pgwerk._app.ports import WorkerConnection
+from pgwerk._core import notifications
 from pgwerk._core.agenda import Agenda, Duty
 from pgwerk._core.claim import Claimed
-from pgwerk._core.ids import normal_id
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import running, workers
@@ -200,20 +200,23 @@ class Duties:
     # Notifications ----------------------------------------------------------------
 
     def heard(self, payload: str) -> None:
-        """Act on a notification: its first letter says what it is about."""
-        kind, rest = payload[:1], payload[1:]
+        """Act on a notification."""
         agenda = self._coordinator.agenda
-        now = monotonic()
-        if kind == "q":
-            if rest in self._coordinator.identity.queues:
-                agenda.notified()
-        elif kind == "d":
-            agenda.due_in(_seconds(rest), now)
-        elif kind == "a":
-            if rest == self._coordinator.identity.id:
-                agenda.do(Duty.ABORTS, now)
-        elif kind == "w" and self._coordinator.session.run(release_waiting(ids_in(rest))):
-            agenda.notified()
+        match notifications.parse(payload):
+            case notifications.Queued(queue):
+                if queue in self._coordinator.identity.queues:
+                    agenda.notified()
+            case notifications.Due(seconds):
+                agenda.due_in(seconds, monotonic())
+            case notifications.Abort(worker_id):
+                if worker_id == self._coordinator.identity.id:
+                    agenda.do(Duty.ABORTS, monotonic())
+            case notifications.Waiting(ids):
+                if self._coordinator.session.run(release_waiting(ids)):
+                    agenda.notified()
+            case None:
+                # A probe, or a notification of somebody else's.
+                pass
 
     # Heartbeats of jobs -----------------------------------------------------------
 
@@ -261,16 +264,3 @@ ACTIONS: Mapping[Duty, Callable[[Duties], None]] = {
 def _tell_refused(swept: sweep.Swept) -> None:
     for job_id, reason in swept.refused:
         logger.error("job %s could not be looked after: %s", job_id, reason)
-
-
-def ids_in(text: str) -> list[str]:
-    """The ids that a notification names; whatever else is in it came from somebody else."""
-    return [found for part in text.split(",") if (found := normal_id(part)) is not None]
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
