@@ -13,7 +13,7 @@ import pgwerk
 from benchmarks.installation import Installation
 from benchmarks.scenario import job_id, wait_for
 from benchmarks.server_cost import TICK, cost
-from pgwerk._postgres.names import Names
+from pgwerk._core.names import Names
 
 PATIENCE = 60.0
 

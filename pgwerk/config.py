@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, get_type_hints
 
-from pgwerk._postgres.dsn import VARIABLES, checked
+from pgwerk._core.dsn import VARIABLES, checked
 from pgwerk.errors import ConfigError
 
 PREFIX = "PGWERK_"

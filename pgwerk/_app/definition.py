@@ -1,5 +1,6 @@
 """An app as both of its faces know it: settings, names, hooks, the reading of calls."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from pgwerk._app.clock import new_id
 from pgwerk._app.deadlines import unhurried
 from pgwerk._app.ports import Place, place_of
 from pgwerk._core import agenda
+from pgwerk._core.dsn import checked
 from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
 from pgwerk._core.job import Job
 from pgwerk._core.middleware import Middleware
+from pgwerk._core.names import Names, literal
 from pgwerk._core.operation import Procedure, ask
 from pgwerk._core.operations import migrate
 from pgwerk._core.operations.enqueue import NewJob
@@ -19,8 +22,6 @@ from pgwerk._core.options import EnqueueParams
 from pgwerk._core.payload import JSONSerializer, Serializer, decode_or_stand_in
 from pgwerk._core.procedures import enqueue
 from pgwerk._core.schema import migrations
-from pgwerk._postgres.dsn import checked
-from pgwerk._postgres.names import Names, literal
 from pgwerk.config import WerkConfig, configured, resolved_dsn
 from pgwerk.errors import ConfigError, EnqueueError
 
@@ -73,7 +74,7 @@ class App:
         self.place = place_of(self.dsn)
         if listen_dsn and self.place is Place.MEMORY:
             raise ConfigError("listen_dsn is for Postgres behind a pooler: memory:// notifies by itself, leave it out")
-        self.listen_dsn = checked(listen_dsn) if listen_dsn else None
+        self.listen_dsn = checked(listen_dsn, os.environ) if listen_dsn else None
         self.auto_migrate = auto_migrate
         if serializer is not None and not isinstance(serializer, Serializer):
             raise ConfigError(f"serializer={serializer!r}: it must be a Serializer, such as JSONSerializer()")

@@ -8,6 +8,7 @@ from pgwerk._core import options as opt
 from pgwerk._core.enqueueing import encode_meta
 from pgwerk._core.ids import normal_id
 from pgwerk._core.job import Job, JobExecution, JobStatus
+from pgwerk._core.names import TABLES
 from pgwerk._core.operation import Operation, Procedure, R, ask, then
 from pgwerk._core.operations import manage, migrate, settle
 from pgwerk._core.outcome import Aborted
@@ -17,7 +18,6 @@ from pgwerk._core.schema import migrations
 from pgwerk._core.statements import admin, queries, schema, settling
 from pgwerk._core.statements.columns import Decode
 from pgwerk._core.statements.queries import Filter
-from pgwerk._postgres.names import TABLES
 from pgwerk.errors import JobNotFound, WerkError
 
 # Arguments --------------------------------------------------------------------------

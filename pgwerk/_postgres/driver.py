@@ -1,5 +1,6 @@
 """What both executors share about psycopg: how to connect, how to read its errors, how to send SQL."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,11 +12,11 @@ from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
 from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 
 from pgwerk._core import lenient
+from pgwerk._core.dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
 from pgwerk._core.faults import Fault, fault_of
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Statement
 from pgwerk._postgres.adapting import fits_all, fitting
-from pgwerk._postgres.dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
-from pgwerk._postgres.names import Names
 from pgwerk._postgres.unreachable import explained
 from pgwerk.errors import (
     ConfigError,
@@ -83,7 +84,7 @@ def _read(dsn: str) -> dict[str, Any]:
         if why is None:
             return given
     # Outside of the except: libpq's text, which quotes the password, is not to be found by way of ours.
-    raise unreadable(dsn, why)
+    raise unreadable(dsn, why, os.environ)
 
 
 def shown_dsn(dsn: str) -> str:

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk
 from pgwerk._postgres.adapting import AsyncPlainCursor
 from pgwerk._postgres.callers import AsyncForeign
@@ -29,7 +30,6 @@ from pgwerk._postgres.driver import (
     sendable,
     translated,
 )
-from pgwerk._postgres.names import Names
 from pgwerk._postgres.settings import UNLIMITED, pin
 from pgwerk.aio.connector import Connector, OwnConnection
 from pgwerk.aio.loops import PerLoop

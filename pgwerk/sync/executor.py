@@ -11,6 +11,7 @@ from psycopg import Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from pgwerk._core import backoff
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Copy, Operation, Procedure, Request, Rows, Statement, Walk, walk_through
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.callers import Foreign
@@ -29,7 +30,6 @@ from pgwerk._postgres.driver import (
     sendable,
     translated,
 )
-from pgwerk._postgres.names import Names
 from pgwerk._postgres.own_connection import OwnConnection
 from pgwerk._postgres.settings import UNLIMITED, pin
 from pgwerk.sync.connector import Connector

@@ -11,11 +11,11 @@ from pgwerk._core.statements import queries
 from pgwerk._postgres.callers import usable_connection
 from pgwerk._postgres.driver import PROOF_SECONDS
 from pgwerk._postgres.own_connection import OwnConnection
-from pgwerk._postgres.worker_connection import PostgresWorkerConnection
-from pgwerk._postgres.worker_listener import Line, PostgresWorkerListener
 from pgwerk.sync.executor import Executor
 from pgwerk.sync.listener import Listener
 from pgwerk.sync.waiting import WaitingRoom
+from pgwerk.sync.worker_connection import PostgresWorkerConnection
+from pgwerk.sync.worker_listener import Line, PostgresWorkerListener
 
 
 class PostgresBackend(Executor):

@@ -21,6 +21,7 @@ from pgwerk._handlers.call import ExceptionHandler, Hooks
 from pgwerk._version import __version__
 from pgwerk.errors import ConfigError
 from pgwerk.sync.app import Werk
+from pgwerk.sync.backend import kind_of
 from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking import signals
 from pgwerk.workers.reporting.log_writer import steady
@@ -82,6 +83,8 @@ class BaseWorker:
                 f"{type(self).__name__} forks processes, which do not see the jobs of memory://: use ThreadWorker or "
                 'AsyncWorker, or Postgres (Werk("embedded://") needs no set-up).'
             )
+        # Now, rather than in each process that is forked.
+        _ = kind_of(self.runtime.app)
         self.queues = _queues(queues)
         self.concurrency = opt.whole("concurrency", concurrency, 1, 10_000)
         config = app.config

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgwerk._core.names import TABLES, Names
 from pgwerk._core.operation import Statement, nothing
 from pgwerk._postgres.driver import Renderer
-from pgwerk._postgres.names import TABLES, Names
 from pgwerk.errors import ConfigError
 
 

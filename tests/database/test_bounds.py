@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgwerk._core.names import Names
 from pgwerk._core.operations import migrate
 from pgwerk._core.schema import migrations
-from pgwerk._postgres.names import Names
 from tests.database.builders import Desk
 from tests.fixtures.run import FACES, Run
 

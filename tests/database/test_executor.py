@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgwerk._core.names import Names
 from pgwerk._core.operation import (
     Operation,
     Procedure,
@@ -23,7 +24,6 @@ from pgwerk._core.operation import (
     together,
 )
 from pgwerk._core.operations import migrate
-from pgwerk._postgres.names import Names
 from pgwerk.aio.executor import Executor as AioExecutor
 from pgwerk.errors import ConfigError, ConnectionFailed, DatabaseError, SchemaVersionMismatch, SerializationError
 from tests.fixtures.run import FACES, AioFace, Run

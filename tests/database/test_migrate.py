@@ -9,10 +9,10 @@ import pytest
 from psycopg import conninfo, sql
 
 from pgwerk import Werk
+from pgwerk._core.names import TABLES, Names
 from pgwerk._core.operations import migrate
 from pgwerk._core.schema import latest
 from pgwerk._core.statements import schema as st
-from pgwerk._postgres.names import TABLES, Names
 from pgwerk.errors import DatabaseError, SchemaVersionMismatch
 from tests.database.builders import Desk
 from tests.fixtures.database import drop_schema

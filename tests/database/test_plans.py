@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from pgwerk._core.cursor import Range
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
@@ -20,7 +21,6 @@ from pgwerk._core.statements import admin, claims, queries, running, settling, u
 from pgwerk._core.statements.enqueue import insert
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.driver import Renderer
-from pgwerk._postgres.names import Names
 from pgwerk.sync.executor import Executor
 from tests.database.builders import OTHER, WORKER, entry, new
 from tests.fixtures.database import drop_schema

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Rows, Statement, Steps, operation
-from pgwerk._postgres.names import Names
 from pgwerk._postgres.prepared import USES
 from pgwerk.errors import DatabaseError, SerializationError
 from tests.fixtures.run import FACES, AioFace, SyncFace

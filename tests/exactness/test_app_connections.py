@@ -289,7 +289,7 @@ while len(done) < 100:
     assert app.enqueue("tests.exactness.handlers.echo", "outside").id
     outside += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
-assert inside(app).backend._pool._stock().slots.qsize() == 1
+assert app._runtime.backend._pool._stock().slots.qsize() == 1
 print(len(done) + outside)
 """
     assert int(ran(program, dsn, schema, seconds=60)) == count(pg, schema)

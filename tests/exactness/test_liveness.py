@@ -351,8 +351,8 @@ def test_a_worker_needs_two_connections(app: Werk, dsn: str, schema: str, worker
 def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_connection(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, swallowed: bool
 ) -> None:
-    from pgwerk._postgres.worker_listener import PostgresWorkerListener
     from pgwerk.sync.listener import Listener
+    from pgwerk.sync.worker_listener import PostgresWorkerListener
 
     proven = threading.Event()
     look = PostgresWorkerListener.look_for_proof
@@ -371,7 +371,7 @@ def test_a_pooler_that_swallows_notifications_is_found_out_without_a_third_conne
     monkeypatch.setattr(Listener, "_is_pooled", staticmethod(lambda _connection: True))
     monkeypatch.setattr(PostgresWorkerListener, "look_for_proof", looked)
     if swallowed:
-        monkeypatch.setattr("pgwerk._postgres.worker_listener.deque", Swallowing)
+        monkeypatch.setattr("pgwerk.sync.worker_listener.deque", Swallowing)
     with thread_worker(app, **HASTY):
         living_workers(app)
         if swallowed:

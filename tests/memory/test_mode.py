@@ -179,11 +179,13 @@ def test_what_cannot_be_says_what_to_use_instead(app: Werk, refused: Callable[[W
         refused(app)
 
 
+@pytest.mark.timing
 def test_a_suite_of_200_jobs_takes_no_time() -> None:
-    began = time.monotonic()
+    # Of the processor: what the clock says depends on who else works.
+    began = time.process_time()
     for number in range(200):
         app = Werk.in_memory()
         job = app.enqueue(jobs.add, number, 1)
         drain(app, concurrency=1)
         assert app.get_job(job).result == number + 1
-    assert time.monotonic() - began < 2 * max(1.0, jobs.slowness())
+    assert time.process_time() - began < 2 * max(1.0, jobs.slowness())

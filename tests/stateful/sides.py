@@ -17,13 +17,13 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pgwerk._core.claim import Claim, Claimed
+from pgwerk._core.names import Names
 from pgwerk._core.operation import Operation, Procedure
 from pgwerk._core.statements.columns import JSON_COLUMNS, SELECTED
 from pgwerk._memory import backend
 from pgwerk._memory.messages import DONE, WAKE
 from pgwerk._memory.rows import lane
 from pgwerk._memory.store import Store
-from pgwerk._postgres.names import Names
 from pgwerk.errors import DatabaseError, WerkError
 from tests.fixtures.run import SyncFace
 

@@ -19,6 +19,7 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claimed
 from pgwerk._core.enqueueing import Defaults, new_job
 from pgwerk._core.lifecycle import decide
+from pgwerk._core.names import Names
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.recover import recover_worker
@@ -28,7 +29,6 @@ from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import admin, claims, running, schema, settling, workers
-from pgwerk._postgres.names import Names
 from tests.fixtures.run import AioFace, SyncFace
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 from psycopg.rows import dict_row
 
+from pgwerk._core.names import Names
 from pgwerk._core.operations import migrate
-from pgwerk._postgres.names import Names
 from tests.fixtures.run import FACES
 from tests.stateful.life import LIMITS, RUNNING, UNSTARTED
 from tests.stateful.steps import Steps

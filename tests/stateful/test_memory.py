@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
+from pgwerk._core.names import Names
 from pgwerk._core.operations import migrate
 from pgwerk._memory.store import Store
-from pgwerk._postgres.names import Names
 from tests.fixtures.run import SyncFace
 from tests.stateful.doing import Doing
 from tests.stateful.sides import Both, MemorySide, PostgresSide

@@ -1,7 +1,6 @@
 """What is wrong with a DSN, in words that quote none of it: anything in it may be a part of its password."""
 
 import difflib
-import os
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -146,14 +145,13 @@ NUMBERS: Final = (
 """Options that are numbers."""
 
 
-def unreadable(dsn: str, why: str, environ: Mapping[str, str] | None = None) -> ConfigError:
+def unreadable(dsn: str, why: str, environ: Mapping[str, str]) -> ConfigError:
     """Make the error for a DSN that cannot be read; it names the variable that the DSN is from."""
-    environ = os.environ if environ is None else environ
     home = next((f" in {name}" for name in VARIABLES if normal(environ.get(name, "")) == normal(dsn)), "")
     return ConfigError(f"the DSN{home} cannot be read: {why}.".replace("?.", "?").replace("..", "."))
 
 
-def checked(dsn: object, environ: Mapping[str, str] | None = None) -> str:
+def checked(dsn: object, environ: Mapping[str, str]) -> str:
     """Spell a DSN as libpq does; raises ConfigError for what can be no DSN, without asking libpq."""
     if not isinstance(dsn, str):
         kind = f"{type(dsn).__module__}.{type(dsn).__qualname__}"
