@@ -63,8 +63,8 @@ class Ends:
             more = f" and {len(self.left) - 1} more" if len(self.left) > 1 else ""
             seconds = f"{self._timeout or 0.0:g} s"
             if trouble is not None:
-                raise JobTimeout(f"job {self.left[0]}{more} was not seen to end within {seconds}: {trouble}")
-            raise JobTimeout(f"job {self.left[0]}{more} did not end within {seconds}; it goes on")
+                raise JobTimeout(f"job {self.left[0]}{more} is not known to have finished within {seconds}: {trouble}")
+            raise JobTimeout(f"job {self.left[0]}{more} is still unfinished after {seconds} (it keeps running)")
         return min(self._poll, remaining)
 
     def remaining(self, now: float) -> float | None:

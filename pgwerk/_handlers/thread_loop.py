@@ -36,7 +36,7 @@ def close_loop() -> None:
         try:
             runner.close()
         except Exception:
-            logger.exception("closing the loop of a handler failed")
+            logger.exception("could not close the event loop of a handler")
 
 
 def finish(value: Any) -> Any:

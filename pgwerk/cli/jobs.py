@@ -90,7 +90,7 @@ def job(target: Target, words_: tuple[str, ...], as_json: bool) -> None:
     apps = [word for word in words_ if ":" in word and not _is_id(word)]
     if len(ids) != 1 or len(apps) > 1 or len(words_) > len(ids) + len(apps):
         strange = [word for word in words_ if word not in ids and word not in apps]
-        what = f"{strange[0]!r} is neither the id of a job nor module:attribute. " if strange else ""
+        what = f"{strange[0]!r} is neither a job id nor module:attribute. " if strange else ""
         raise click.UsageError(f"{what}Give the id of one job (`werk jobs` lists them) and, if need be, an APP.")
     app = Target(apps[0] if apps else None, target.dsn, target.schema, target.prefix).direct()
     found = app.get_job(ids[0])

@@ -123,7 +123,7 @@ class Coordinator:
                     # The last resort: a worker that ends takes all its jobs with it.
                     if self.agenda.pace.burst:
                         raise
-                    logger.exception("a turn failed in a way that nobody foresaw")
+                    logger.exception("unexpected error in the worker's coordinator")
                     self.session.close()
                     if self._troubled(unexpected(error)):
                         break
@@ -174,7 +174,7 @@ class Coordinator:
         """Give back what we claimed in a turn whose answer was lost; its commit may come long after the loss."""
         me = self.identity.id
         for job_id, claim in self.session.run(running.stray(me, self.turns.ledger.claims)):
-            logger.info("job %s had been claimed by this worker without its knowledge: it is given back", job_id)
+            logger.info("giving back job %s: this worker had claimed it without receiving the answer", job_id)
             _ = self.session.run(settle([Report(job_id, claim, Interrupted())], me))
             self.agenda.notified()
 
@@ -289,7 +289,7 @@ class Coordinator:
         self.turns.over(self._crew.finished())
         ran = self.turns.settled + len(self.turns.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._stops:
-            logger.info("ran %d jobs: making room for a fresh process", ran)
+            logger.info("ran %d jobs: exiting to be replaced by a fresh process", ran)
             self.stop()
         if self._crew.crippled and self.replaceable and not self._stops:
             self.stop()
@@ -356,7 +356,7 @@ class Coordinator:
         self._missing = {one.id for one in missing}
         now = monotonic()
         for one in lost:
-            logger.error("job %s (%s) got lost inside this worker: it is given back", one.id, one.function)
+            logger.error("giving back job %s (%s): it was lost inside this worker", one.id, one.function)
         self.turns.over([Finished(one, Interrupted(), now, now) for one in lost])
         self._give_back_strays()
 
@@ -394,4 +394,4 @@ class Coordinator:
                 self.session.run(running.retire(self.turns.ledger.retiring))
             self.session.run(workers.leave(self.identity.id))
         except WerkError as error:
-            logger.warning("could not say goodbye: %s", error)
+            logger.warning("could not deregister this worker: %s", error)

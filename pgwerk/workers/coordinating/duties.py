@@ -18,6 +18,7 @@ from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.chores import Chores
 from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
+from pgwerk.workers.reporting.endings import count
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -93,7 +94,7 @@ class Duties:
             raise error
         # While nothing works, whoever claims and settles says so.
         level = logging.DEBUG if duty in self._failing or self._coordinator.session.troubled else logging.WARNING
-        logger.log(level, "could not %s, trying again at the next time: %s", duty.rule.purpose, error)
+        logger.log(level, "could not %s, retrying at the next interval: %s", duty.rule.purpose, error)
         self._failing.add(duty)
 
     @property
@@ -143,8 +144,8 @@ class Duties:
         before, self._told = self._told, (ended, failed, monotonic())
         if ended > before[0]:
             logger.info(
-                "%d jobs ended in %.0f s, %d of them not well; %d held",
-                ended - before[0], self._told[2] - before[2], failed - before[1], held,
+                "finished %s in %.0f s (%d failed), %d in progress",
+                count(ended - before[0], "job"), self._told[2] - before[2], failed - before[1], held,
             )  # fmt: skip
 
     def recover_jobs(self) -> None:
@@ -157,9 +158,9 @@ class Duties:
 
     def _recovered(self, swept: sweep.Swept) -> None:
         for name in swept.lost_workers:
-            logger.warning("worker %s was not heard of in time", name)
+            logger.warning("worker %s stopped sending heartbeats", name)
         if swept.recovered:
-            logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
+            logger.warning("recovered %s that no worker runs any more", count(len(swept.recovered), "job"))
         if swept.recovered or swept.readied:
             self._coordinator.agenda.notified()
         _tell_refused(swept)
@@ -263,4 +264,4 @@ ACTIONS: Mapping[Duty, Callable[[Duties], None]] = {
 
 def _tell_refused(swept: sweep.Swept) -> None:
     for job_id, reason in swept.refused:
-        logger.error("job %s could not be looked after: %s", job_id, reason)
+        logger.error("could not recover or release job %s: %s", job_id, reason)

@@ -3,14 +3,14 @@
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pgwerk._app.ports import WorkerConnection
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.cursor import Cursor
-from pgwerk._core.job import DequeueStrategy, JobStatus, reason_of
+from pgwerk._core.job import DequeueStrategy, JobStatus
 from pgwerk._core.lifecycle import DONE, MAX_LOST, Verdict, decide
 from pgwerk._core.operations.settle import release_waiting, settle
 from pgwerk._core.operations.turn import Answer, Turn, turn
@@ -26,6 +26,7 @@ from pgwerk.workers.coordinating.held import HeldJobs
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.untouchable import UntouchableJobs
 from pgwerk.workers.crews.base import Finished
+from pgwerk.workers.reporting.endings import log_end
 from pgwerk.workers.supervising.begun import BegunJobs
 
 logger = logging.getLogger("pgwerk.worker")
@@ -88,6 +89,8 @@ class TurnLoop:
         self.settled = 0
         """How many outcomes were written."""
         self.failed = 0
+        self.interrupted = 0
+        """How many running jobs were interrupted by a shutdown and given back."""
 
     @property
     def idle(self) -> bool:
@@ -167,7 +170,7 @@ class TurnLoop:
                 self._isolate(ask, error)
                 return True
             # One of them cannot be written: find it, and do not let it hold up the others.
-            logger.warning("a batch of outcomes was refused, writing them one by one: %s", error)
+            logger.warning("Postgres refused a batch of outcomes; writing them one by one: %s", error)
             self._one_by_one(finished)
             return True
         self.ledger.retiring, self._parents, self._keys = [], [], set()
@@ -176,7 +179,7 @@ class TurnLoop:
         self._expect(verdict for _, verdict in entries if verdict is not DONE)
         done, left = _divided(finished, answer.closed)
         # Before what was claimed is looked at: a job that went back in this turn may have come again in it.
-        self._done(done)
+        self._done(done, {report.job_id: verdict for report, verdict in entries if verdict is not DONE})
         self._claimed(count, answer)
         self._parents = [one.claimed.id for one in finished if isinstance(one.outcome, _PARENTS)]
         if left or answer.late:
@@ -293,12 +296,14 @@ class TurnLoop:
             if refused is None:
                 return
             verdicts = refused
-        self._done(finished)
+        self._done(finished, verdicts)
         self._expect(verdicts.values())
         for one in finished:
             job = one.claimed.job
             if job.id not in verdicts:
-                logger.warning("job %s (%s) was lost while it ran: its outcome is dropped", job.id, job.function)
+                logger.warning(
+                    "job %s (%s) no longer belongs to this worker; dropping its outcome", job.id, job.function
+                )
             elif job.group_key:
                 self._keys.add(job.group_key)
         self._parents += [one.claimed.id for one in finished]
@@ -373,12 +378,12 @@ class TurnLoop:
         """What was claimed cannot be understood: find the job and let it fail. False: there is none."""
         strays = self._session.run(running.stray(self._identity.id, self.ledger.claims))
         if len(strays) > 1:
-            logger.warning("jobs that were claimed cannot be read, claiming them one by one: %s", error)
+            logger.warning("claimed jobs cannot be read; claiming them one by one: %s", error)
             self._session.run(running.return_unread(strays))
             self._careful = len(strays)
         elif strays:
             job_id = strays[0][0]
-            logger.error("job %s cannot be read, and fails: %s", job_id, error)
+            logger.error("job %s cannot be read; failing it: %s", job_id, error)
             reason = _plain(storable_text(f"its row could not be read: {error}", 2000))
             self._session.run(running.fail_unread(strays, reason))
         else:
@@ -396,8 +401,8 @@ class TurnLoop:
             if not min(delays):
                 self._agenda.notified()
 
-    def _done(self, finished: Sequence[Finished]) -> None:
-        """Let go of jobs that are settled."""
+    def _done(self, finished: Sequence[Finished], verdicts: Mapping[str, Verdict]) -> None:
+        """Let go of jobs that are settled; *verdicts* is what was written about them, by job."""
         verbose, begun = logger.isEnabledFor(logging.DEBUG), self.begun
         for one in finished:
             self.ledger.settle(one.claimed.id)
@@ -405,7 +410,8 @@ class TurnLoop:
                 begun.settle(one.claimed.id)
             if verbose or not isinstance(one.outcome, Succeeded):
                 self.failed += isinstance(one.outcome, Failed | TimedOut)
-                _log_end(one)
+                self.interrupted += isinstance(one.outcome, Interrupted) and one.outcome.started
+                log_end(one, verdicts.get(one.claimed.id))
         self.settled += len(finished)
 
 
@@ -425,19 +431,3 @@ def _plain(text: str) -> str:
 
 def _report(one: Finished, now: float) -> Report:
     return Report(one.claimed.id, one.claimed.claim, one.outcome, now - one.began, now - one.ended)
-
-
-def _log_end(one: Finished) -> None:
-    job = one.claimed.job
-    seconds = one.ended - one.began
-    if isinstance(one.outcome, Succeeded):
-        logger.debug("job %s (%s) complete in %.3f s", job.id, job.function, seconds)
-    elif isinstance(one.outcome, Failed):
-        logger.warning(
-            "job %s (%s) failed, attempt %d of %d: %s",
-            job.id, job.function, job.attempts, job.max_attempts, reason_of(one.outcome.error),
-        )  # fmt: skip
-    elif isinstance(one.outcome, Interrupted):
-        logger.debug("job %s (%s) given back", job.id, job.function)
-    else:
-        logger.info("job %s (%s) %s after %.3f s", job.id, job.function, type(one.outcome).__name__.lower(), seconds)

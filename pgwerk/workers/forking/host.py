@@ -134,7 +134,7 @@ def host(settings: HostSettings, connection: socket.socket, slot: int) -> NoRetu
         # The worker is gone, or does not want us any more.
         code = 0
     except BaseException:
-        logger.exception("a process for jobs failed")
+        logger.exception("a job process failed")
     finally:
         flush()
         # No atexit handlers and no joining of threads: those are the parent's business.

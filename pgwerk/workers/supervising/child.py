@@ -117,11 +117,11 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, 
             except WerkError as error:
                 failures += 1
                 if time.monotonic() > deadline:
-                    logger.error("the jobs of a dead child could not be reported: %s", error)  # noqa: TRY400
+                    logger.error("could not recover the jobs of a dead child process: %s", error)  # noqa: TRY400
                     raise
                 time.sleep(backoff.reconnect(failures, random.random()))
         if recovered:
-            logger.warning("recovered %d jobs of the dead child", len(recovered))
+            logger.warning("recovered %d jobs of a dead child process", len(recovered))
         code = 0
     except BaseException:
         logger.debug("undertaker failed", exc_info=True)
