@@ -10,7 +10,7 @@ import pytest
 import pgwerk
 from pgwerk import WerkConfig, aio
 from pgwerk._app.once import Once
-from pgwerk._core.enqueueing import OPTIONS
+from pgwerk._core.enqueue_options import OPTIONS
 from pgwerk._core.options import EnqueueParams, TaskOptions
 
 DSN = "postgresql://me:hunter2@db.example:5433/jobs"
@@ -21,7 +21,7 @@ DOCUMENTED = tuple(
     enqueue enqueue_many enqueue_at enqueue_in apply map wait_for task
     get_job list_jobs get_executions get_job_dependencies get_queue_stats list_workers
     cancel_job requeue_job abort_job delete_job touch_job update_job bulk_requeue_jobs bulk_cancel_jobs purge_jobs
-    pause_queue resume_queue sweep vacuum truncate register_before_enqueue unregister_before_enqueue
+    pause_queue resume_queue sweep vacuum truncate register_before_enqueue unregister_before_enqueue middleware
     config dsn schema prefix serializer aio sync in_memory
     """.split()  # noqa: SIM905  # as lines of words it can be compared with the documents
 )

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgwerk._core import options as opt
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.ids import normal_id
 from pgwerk._core.job import Job, JobExecution, JobStatus
 from pgwerk._core.names import TABLES
@@ -46,7 +46,7 @@ def statuses_of(value: Any) -> tuple[str, ...]:
     for name in found:
         if name not in set(JobStatus):
             raise ValueError(
-                f"{name!r} is no status of a job; there are {', '.join(status.value for status in JobStatus)}"
+                f"{name!r} is not a job status; choose from {', '.join(status.value for status in JobStatus)}"
             )
     return tuple(str(JobStatus(name)) for name in found)
 

@@ -11,6 +11,28 @@
                                     ▼
                                   failed
 
+After an attempt, a job goes on by what happened to it:
+
+    outcome                       goes to                              the attempt
+    Succeeded                     complete                             counts
+    Failed, TimedOut              queued or scheduled, while there     counts
+                                  are attempts; otherwise failed
+    Overdue                       the same, at once                    counts; not if it had not begun
+    Lost, had begun               queued; failed after max_lost        does not count, but the loss does
+    Lost, nobody knows            queued, and watched from now on      does not count, once
+    Lost, had not begun           queued                               does not count
+    Interrupted, had begun        queued or scheduled                  does not count for FREE_INTERRUPTIONS times
+    Interrupted, had not begun    queued                               does not count
+    Orphaned                      failed                               there was none
+    Aborted, Expired              aborted                              counts, if there was one
+
+What always holds:
+
+- a verdict depends on the job's row, the outcome and the draw alone;
+- only a terminal one has a callback, a repetition, a retention or a deletion, and only one that is not has a delay;
+- nothing that has begun goes back free of charge for ever: each way back counts something that has a limit;
+- a job that is being aborted ends as aborted, whatever its handler did meanwhile.
+
 The clock of delays is the database's: a verdict says *in how many seconds*, the statement that writes it adds now().
 """
 
@@ -33,9 +55,9 @@ from pgwerk._core.outcome import (
     Succeeded,
     TimedOut,
 )
+from pgwerk._core.statuses import RUNNING
 from pgwerk.errors import JobTimeout
 
-_RAN = (JobStatus.ACTIVE, JobStatus.ABORTING)
 MAX_LOST = 3
 """How often a job's worker may die while it runs, unless the job or the configuration says otherwise."""
 FREE_INTERRUPTIONS = 10
@@ -147,7 +169,7 @@ def decide(  # noqa: C901, PLR0912  # one case an outcome
         case Aborted(error) | Expired(error):
             return Verdict(
                 JobStatus.ABORTED,
-                ExecutionStatus.ABORTED if job.status in _RAN else None,
+                ExecutionStatus.ABORTED if job.status in RUNNING else None,
                 error=error,
                 keep=job.failure_ttl,
                 callback=_callback(job, "stopped"),
@@ -234,7 +256,7 @@ def _failed(job: Job, error: str) -> Verdict:
     callback = _callback(job, "failure")
     return Verdict(
         JobStatus.FAILED,
-        ExecutionStatus.FAILED if job.status in _RAN else None,
+        ExecutionStatus.FAILED if job.status in RUNNING else None,
         error=error,
         keep=job.failure_ttl,
         callback=callback,

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from pgwerk._core import backoff
 from pgwerk._core.child_liveness import LATE
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
@@ -21,6 +21,7 @@ from pgwerk.workers.coordinating.coordinator import Coordinator
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.crews.base import Crew
+from pgwerk.workers.reporting.endings import count
 from pgwerk.workers.reporting.log_writer import handed_over
 from pgwerk.workers.reporting.report import Condition, Reporter, in_words
 from pgwerk.workers.supervising.begun import BegunJobs
@@ -47,6 +48,7 @@ class CrewWorker(BaseWorker):
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self._coordinator: Coordinator | None = None
+        self._runs: Crew | None = None
         self._stops = 0
         self._told = 0
         self.job_limit: int | None = None
@@ -77,9 +79,11 @@ class CrewWorker(BaseWorker):
             finally:
                 if self.vitals is not None:
                     self._pulse()
-                self._coordinator = None
+                self._coordinator = self._runs = None
                 self._stops = 0
-            logger.info("worker %s: stopped after %d jobs", self.name, coordinator.figures[0])
+            given_back = coordinator.outcomes.interrupted
+            more = f", gave back {count(given_back, 'running job')}" if given_back else ""
+            logger.info("worker %s: stopped after %s%s", self.name, count(coordinator.figures[0], "job"), more)
 
     @contextlib.contextmanager
     def _shown(self) -> Iterator[None]:
@@ -129,7 +133,7 @@ class CrewWorker(BaseWorker):
                     raise
                 failures += 1
                 if failures == 1:
-                    logger.warning("%s Trying again until it works.", error)
+                    logger.warning("%s Retrying until it works.", error)
                 if self._told_to_stop(backoff.reconnect(failures, random.random())):
                     raise
             else:
@@ -155,7 +159,7 @@ class CrewWorker(BaseWorker):
 
     def _make_coordinator(self) -> Coordinator:
         wakeup = Wakeup()
-        crew = self._crew(wakeup.wake)
+        crew = self._runs = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
             self.runtime.backend.worker_connection(),
@@ -168,13 +172,13 @@ class CrewWorker(BaseWorker):
             self.werk.config.max_active_secs,
             self.werk.config.max_lost,
         )
-        crew.begun = coordinator.turns.begun = self.begun
-        coordinator.job_limit = self.job_limit
+        crew.begun = coordinator.outcomes.begun = self.begun
+        coordinator.stops.job_limit = self.job_limit
         coordinator.vitals = self.vitals or coordinator.vitals
         if self.parent_pipe is not None:
-            coordinator.replaceable = True
-            coordinator.listen_to = self.parent_pipe
-            coordinator.parent_says = self._parent_says
+            coordinator.stops.replaceable = True
+            coordinator.rest.listen_to = self.parent_pipe
+            coordinator.stops.parent_says = self._parent_says
         return coordinator
 
     def _parent_says(self) -> int:
@@ -188,11 +192,11 @@ class CrewWorker(BaseWorker):
             if not self._told:
                 logger.warning("the supervisor is gone: stopping")
             if self._coordinator is not None:
-                self._coordinator.turns.blame = "its supervisor died"
+                self._coordinator.outcomes.blame = "its supervisor died"
                 # At its end a pipe can always be read: nothing more to wait for.
-                self._coordinator.listen_to = -1
+                self._coordinator.rest.listen_to = -1
         if b"m" in said and self._coordinator is not None:
-            self._coordinator.turns.blame = "its process used too much memory, and was replaced before the job ended"
+            self._coordinator.outcomes.blame = "its process used too much memory, and was replaced before the job ended"
         self._told = max(self._told, 2 if b"g" in said else 1)
         return self._told
 
@@ -205,6 +209,11 @@ class CrewWorker(BaseWorker):
             self._stops += 1
 
     @property
+    def running_jobs(self) -> int:
+        """How many jobs run now."""
+        return len(self._runs.running()) if self._runs is not None else 0
+
+    @property
     def stopping(self) -> bool:
         """Whether the worker is on its way out."""
         return self._coordinator is not None and self._coordinator.stopping
@@ -215,4 +224,4 @@ class CrewWorker(BaseWorker):
         try:
             _ = self.runtime.backend.run(running.progress(claimed.id, claimed.claim, value))
         except WerkError as error:
-            logger.warning("the progress of job %s was not stored: %s", claimed.id, error)
+            logger.warning("could not store the progress of job %s: %s", claimed.id, error)

@@ -7,7 +7,8 @@ from typing import Any
 
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
-from pgwerk._core.enqueueing import Defaults, new_job
+from pgwerk._core.enqueue_options import Defaults
+from pgwerk._core.enqueueing import new_job
 from pgwerk._core.lifecycle import Verdict, decide
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.enqueue import NewJob

@@ -21,11 +21,16 @@ class Outside:
     """The tables as somebody sees them who has only SQL."""
 
     def __init__(self, app: Werk, pg: "psycopg.Connection[Any]") -> None:
-        self._looking = looking_at(app, pg, app._app.names)
+        self._names = app._app.names
+        self._looking = looking_at(app, pg, self._names)
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Run a command; {jobs} and its like are the names of tables."""
         return self._looking.sql(text, *params)
+
+    def rendered(self, text: str) -> str:
+        """The command with the names of the tables, for a connection of one's own."""
+        return self._names.render(text, with_params=True)
 
     def one(self, text: str, *params: Any) -> Any:
         """The first column of the first row."""

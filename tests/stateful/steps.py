@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 from pgwerk import Dependency, EnqueueError, Group
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import Defaults, new_job
+from pgwerk._core.enqueue_options import Defaults
+from pgwerk._core.enqueueing import new_job
 from pgwerk._core.lifecycle import decide
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
