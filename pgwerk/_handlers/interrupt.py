@@ -170,7 +170,7 @@ def _waiting_connections(frame: FrameType | None) -> list["psycopg.Connection[An
     """The psycopg connections whose `wait` is on a thread's stack, innermost first."""
     found: list[psycopg.Connection[Any]] = []
     # Who has not imported it waits for none of its connections.
-    driver = sys.modules.get("psycopg")
+    driver: Any = sys.modules.get("psycopg")
     if driver is None:
         return found
     while frame is not None:

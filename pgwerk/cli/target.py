@@ -191,9 +191,11 @@ def _apps_in(module: Any) -> list[str]:
 
 
 def _is_app(value: Any) -> bool:
-    from pgwerk._app.faces import Face  # noqa: PLC0415  # what both kinds of Werk are
+    import pgwerk  # noqa: PLC0415  # `werk --help` must not wait for it
 
-    return isinstance(value, Face)
+    # Who has an asyncio app has imported it.
+    aio = sys.modules.get("pgwerk.aio")
+    return isinstance(value, pgwerk.Werk if aio is None else (pgwerk.Werk, aio.Werk))
 
 
 def _checked(found: Any, path: str) -> Any:

@@ -15,7 +15,20 @@ from tests.workers import handlers
 Kind = Callable[..., Any]
 
 
-@pytest.fixture(params=["ThreadWorker", "AsyncWorker", "ProcessWorker", "ForkWorker"])
+IN_THIS_PROCESS = ["ThreadWorker", "AsyncWorker"]
+KINDS = [*IN_THIS_PROCESS, "ProcessWorker", "ForkWorker"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test with each kind of worker, and with those that can on an app in memory."""
+    if "kind" in metafunc.fixturenames:
+        cases = [("postgres", kind) for kind in KINDS]
+        if metafunc.definition.get_closest_marker("postgres") is None:
+            cases += [("memory", kind) for kind in IN_THIS_PROCESS]
+        metafunc.parametrize(("app", "kind"), cases, indirect=True)
+
+
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> Kind:
     """A class of workers."""
     found: Kind = getattr(pgwerk, request.param)
