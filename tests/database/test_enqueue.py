@@ -224,7 +224,7 @@ def test_nobody_is_told_while_nobody_sleeps(desk: Desk, dsn: str) -> None:
 
 
 def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk, dsn: str) -> None:
-    desk.run(workers.doze(WORKER))
+    desk.run(workers.want_notify(WORKER))
     with listen(desk, dsn) as ear:
         desk.put(queue="mail")
         assert heard(ear) == ["qmail"]
@@ -232,13 +232,13 @@ def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk, dsn: str) 
         (told,) = heard(ear)
         assert told[0] == "d"
         assert float(told[1:]) == 5
-        desk.run(workers.rouse(WORKER))
+        desk.run(workers.stop_notify(WORKER))
         desk.put()
         assert heard(ear) == []
 
 
 def test_a_bulk_tells_each_queue_once_and_the_earliest_time(desk: Desk, dsn: str) -> None:
-    desk.run(workers.doze(WORKER))
+    desk.run(workers.want_notify(WORKER))
     with listen(desk, dsn) as ear:
         desk.send([new(queue="a"), new(queue="b"), new(queue="a"), new(delay=7), new(delay=3)])
         told = sorted(heard(ear))
