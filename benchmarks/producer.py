@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import pgwerk
 from benchmarks.handlers import nothing
-from pgwerk._core.statements import enqueue
+from pgwerk._core.statements import insert_texts
 from pgwerk._core.statements.times import epoch
 
 Telling = Literal["as it is", "never", "unheard", "always"]
 
-TEXT = "_TELL_ONE"
+TEXT = "TELL_ONE"
 """What the statement of `enqueue` ends with."""
 IF_IDLE = "exists (select from {idle})"
 NO_TELLING = f"\n    returning id::text, status, {epoch('scheduled_at')}, {epoch('enqueued_at')}, null\n"
@@ -20,7 +20,7 @@ NO_TELLING = f"\n    returning id::text, status, {epoch('scheduled_at')}, {epoch
 
 def change(telling: Telling) -> None:
     """Take the notification out of this process's statement, send it always, or send it where nobody listens."""
-    text: str = getattr(enqueue, TEXT)
+    text: str = getattr(insert_texts, TEXT)
     assert IF_IDLE in text
     assert "pg_notify({wake}" in text
     changed: dict[Telling, str] = {
@@ -29,7 +29,7 @@ def change(telling: Telling) -> None:
         "unheard": text.replace("pg_notify({wake}", "pg_notify('nobody'"),
         "always": text.replace(IF_IDLE, "true"),
     }
-    setattr(enqueue, TEXT, changed[telling])
+    setattr(insert_texts, TEXT, changed[telling])
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import producer
 from pgwerk import Werk
-from pgwerk._core.statements import enqueue
+from pgwerk._core.statements import insert_texts
 from tests.workers import handlers
 
 
@@ -14,12 +14,12 @@ from tests.workers import handlers
 def test_a_producer_enqueues_whatever_it_tells(
     app: Werk, telling: producer.Telling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enqueue, producer.TEXT, getattr(enqueue, producer.TEXT))
-    enqueue._insert_sql.cache_clear()
+    monkeypatch.setattr(insert_texts, producer.TEXT, getattr(insert_texts, producer.TEXT))
+    insert_texts.insert_sql.cache_clear()
     try:
         producer.change(telling)
         job = app.enqueue(handlers.echo, 1)
         assert job is not None
         assert app.get_job(job.id).status == "queued"
     finally:
-        enqueue._insert_sql.cache_clear()
+        insert_texts.insert_sql.cache_clear()

@@ -10,7 +10,7 @@ import pytest
 import pgwerk
 from pgwerk import WerkConfig, aio
 from pgwerk._app.once import Once
-from pgwerk._core.enqueueing import OPTIONS
+from pgwerk._core.enqueue_options import OPTIONS
 from pgwerk._core.options import EnqueueParams, TaskOptions
 
 DSN = "postgresql://me:hunter2@db.example:5433/jobs"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pgwerk._core.enqueueing import split_options
+from pgwerk._core.enqueue_options import split_options
 from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
 from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS

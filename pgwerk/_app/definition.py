@@ -11,7 +11,8 @@ from pgwerk._app.deadlines import unhurried
 from pgwerk._app.ports import Place, place_of
 from pgwerk._core import agenda
 from pgwerk._core.dsn import checked
-from pgwerk._core.enqueueing import Defaults, Draft, Hook, draft, params_of
+from pgwerk._core.enqueue_options import Defaults, params_of
+from pgwerk._core.enqueueing import Draft, Hook, draft
 from pgwerk._core.job import Job
 from pgwerk._core.middleware import Middleware
 from pgwerk._core.names import Names, literal

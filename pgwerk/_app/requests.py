@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgwerk._core import options as opt
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.ids import normal_id
 from pgwerk._core.job import Job, JobExecution, JobStatus
 from pgwerk._core.names import TABLES

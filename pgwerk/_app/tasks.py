@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from pgwerk._core import registry
-from pgwerk._core.enqueueing import check_options
+from pgwerk._core.enqueue_options import check_options
 
 P = ParamSpec("P")
 C_co = TypeVar("C_co", covariant=True)

@@ -3,13 +3,19 @@
 It never waits, asks or reads a clock, so that the same agenda drives every kind of worker and its races are tested
 in microseconds. Times are seconds on any clock that only goes forward.
 
-A claim that brought       leaves it   to look for jobs again
-    all it asked for       awake       at once, as far as there is room
-    some, in a stream      awake       after SOON
-    less, when awake       dozing      after each of REPOLLS, then at the next poll
-    less, after news       dozing      after the first of REPOLLS: the job may have been locked
-    less, when dozing      dozing      at the next poll
-and at once when something is heard, also between the sending of a claim and its answer.
+It answers three questions, each of which has its own state:
+
+    how far is the worker on its way out?      `Phase`: RUN, DRAIN, GIVE_BACK, ABANDON, only ever forward
+        stop, or the end of the shutdown's time, goes on to the next
+    when does it look for jobs again?          `attention.State`, see there
+    what is due besides?                       a moment for each `Duty`, moved on when it is handed out
+
+and claims as many jobs as there is room for: the slots, and a buffer that grows with how fast jobs end (`rate`).
+
+What always holds: a claim asks for no more than the slots and the buffer leave room for; outside of RUN there is none,
+nor a duty but those that the jobs it has need; in RUN, a plan with something to do has no wait, and a wait ends with
+the next moment of any of the three; a burst is finished when nothing is held, due or heard, and the last claim came
+back short.
 """
 
 import math
@@ -17,24 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-BUFFER_SECONDS = 0.05
-"""How much work, at the observed rate, is claimed ahead of free slots."""
-STEEP = 8
-"""The observed rate grows at most so many times at once."""
-MAX_BUFFER = 1000
+from pgwerk._core.attention import Attention
+from pgwerk._core.rate import Rate
+
 MAX_CLAIM = 500
 STALE_BUFFER = 0.25
 """A buffered job that nobody starts for so long goes back to the others."""
-STREAM = 3
-"""So many claims in a row that brought several jobs, though not all asked for, are a stream of them."""
-SOON = 0.01
-"""While jobs stream in, a worker looks again after this: cheaper than to be told of each by its producer."""
 GATHER = 0.005
 """While jobs wait for a slot, a turn that would claim nothing is put off for so long: more will have ended by then."""
-REPOLLS = (0.05, 0.25)
-"""A worker that goes idle looks again after these: a producer may have decided not to notify just before.
-
-One that was woken for less than it could take looks again after the first: a claim passes over locked rows."""
 LIVENESS = 2.5
 """Heartbeats until a silent worker counts as dead. Under 3, so that its jobs are back within three."""
 INTERRUPT_GRACE = 5.0
@@ -121,54 +117,24 @@ class Agenda:
         self.pace = pace
         self.held = 0
         """Jobs claimed and not yet settled by a handler: running or buffered."""
-        self.dozing = False
-        """Claims came back short: the worker wants to be told of new jobs."""
         self._phase = Phase.RUN
         self._deadline = math.inf
-        self._more = True
-        self._heard = 0
-        self._claiming = 0
-        self._answered = 0
-        self._repolls: tuple[float, ...] = ()
-        self._several = 0
+        self._attention = Attention(pace.poll, now)
+        self._rate = Rate(pace.concurrency, now)
         self._next = {duty: now if duty.rule.at_start else now + duty.rule.interval(pace) for duty in Duty}
-        self._poll_at = now + pace.poll
-        self._rate = 0.0
-        self._window_start = now
-        self._window_count = 0
-        self._last_finish = now
-        self._returning = 0
         self._turned = -math.inf
 
     # Events -----------------------------------------------------------------------
 
     def claiming(self) -> None:
         """A claim is about to be sent; what is heard from here on may be too late for it."""
-        self._claiming = self._heard
+        self._attention.sent()
 
     def claimed(self, asked: int, got: int, now: float, *, denied: int = 0) -> None:
         """A claim of *asked* jobs brought *got*; *denied* more were there but had no permit."""
-        if self.held == 0:
-            # Time without jobs says nothing about how fast they are.
-            self._window_start += now - self._last_finish
-            self._last_finish = now
+        self._rate.claimed(now, idle=self.held == 0)
+        self._attention.claimed(got, now, full=got + denied >= asked)
         self.held += got
-        self._returning = 0
-        self._poll_at = now + self.pace.poll
-        full = got + denied >= asked
-        self._more = full or self._heard != self._claiming
-        news, self._answered = self._claiming != self._answered, self._claiming
-        self._several = STREAM if full else self._several + 1 if got > 1 else self._several * (got > 0)
-        if full:
-            self.dozing, self._repolls = False, ()
-        elif got and self._several >= STREAM:
-            self.dozing, self._repolls = False, (now + SOON,)
-        elif not self.dozing:
-            self.dozing = True
-            self._repolls = tuple(now + after for after in REPOLLS)
-        elif news and not self._repolls:
-            # The job that we were told of may have been locked for an instant, and nobody tells us again.
-            self._repolls = (now + REPOLLS[0],)
 
     def turned(self, now: float) -> None:
         """A turn was answered."""
@@ -179,23 +145,11 @@ class Agenda:
         if not count:
             return
         self.held = max(0, self.held - count)
-        self._last_finish = now
-        # What is given back unstarted says nothing about the rate.
-        returned = min(count, self._returning)
-        self._returning -= returned
-        self._window_count += count - returned
-        elapsed = now - self._window_start
-        if elapsed >= 0.02 or self._window_count >= 2 * self.pace.concurrency:
-            # Up at once, though not on the word of a few, and down by halves: one slow batch is not yet slow work.
-            most = STEEP * max(self._rate, self.pace.concurrency / BUFFER_SECONDS)
-            rate = min(self._window_count / max(elapsed, 0.001), most)
-            self._rate = max(rate, 0.5 * self._rate + 0.5 * rate)
-            self._window_start, self._window_count = now, 0
+        self._rate.finished(count, now)
 
     def notified(self) -> None:
         """There may be jobs to claim."""
-        self._heard += 1
-        self._more = True
+        self._attention.heard()
 
     def do(self, duty: Duty, now: float) -> None:
         """Do *duty* as soon as possible."""
@@ -221,36 +175,36 @@ class Agenda:
     # Plan -------------------------------------------------------------------------
 
     @property
+    def dozing(self) -> bool:
+        """Claims came back short: the worker wants to be told of new jobs."""
+        return self._attention.dozing
+
+    @property
     def buffer(self) -> int:
-        """How many jobs to hold beyond the slots: about 50 ms of work at the observed rate, none of slow work."""
-        return min(int(self._rate * BUFFER_SECONDS), MAX_BUFFER)
+        """How many jobs to hold beyond the slots."""
+        return self._rate.buffer
 
     def plan(self, now: float) -> Plan:
         """Say what to do now."""
         self._advance_phase(now)
         if self._phase is not Phase.RUN:
             return self._closing_plan(now)
-        if now >= self._poll_at or (self._repolls and now >= self._repolls[0]):
-            self._repolls = tuple(at for at in self._repolls if at > now)
-            self._poll_at = now + self.pace.poll
-            self._more = True
+        self._attention.look(now)
         duties = self._take_duties(now)
         stale = self._stale(now)
         if stale:
-            # Asked for once; again only after as long, should there be nothing to give back. What was observed
-            # before says nothing any more, or the next claim would bring back what is given back now.
-            self._rate, self._last_finish = 0.0, now
-            self._window_start, self._window_count = now, 0
-            self._returning = self.held - self.pace.concurrency
+            # Asked for once; again only after as long, should there be nothing to give back. Or the next claim would
+            # bring back what is given back now.
+            self._rate.forget(now, returning=self.held - self.pace.concurrency)
         claim = self._claim_size()
-        finished = self.pace.burst and not self._more and not self.held and not duties and self.dozing
+        finished = self.pace.burst and not self._attention.wanted and not self.held and not duties and self.dozing
         if claim or duties or stale:
             return Plan(duties, claim, 0.0, 0, stale, self._phase, finished)
         wait, gather = self._wait(now), self._gather(now)
         return Plan(wait=min(wait, self._turned + GATHER - now) if gather else wait, gather=gather, finished=finished)
 
     def _claim_size(self) -> int:
-        if not self._more:
+        if not self._attention.wanted:
             return 0
         slots, half = self.pace.concurrency, self.buffer // 2
         want = slots + 2 * half - self.held
@@ -265,11 +219,11 @@ class Agenda:
         if self.held <= self.pace.concurrency or now >= self._turned + GATHER:
             return 0
         # Half of the buffer is claimed again, see above; without more to claim, all that waits for a slot may run.
-        kept = self.buffer // 2 if self._more else 0
+        kept = self.buffer // 2 if self._attention.wanted else 0
         return max(1, self.held - self.pace.concurrency - kept + 1)
 
     def _stale(self, now: float) -> bool:
-        return self.held > self.pace.concurrency and now - self._last_finish > STALE_BUFFER
+        return self.held > self.pace.concurrency and now - self._rate.last_finish > STALE_BUFFER
 
     def _take_duties(self, now: float) -> tuple[Duty, ...]:
         due = []
@@ -298,7 +252,7 @@ class Agenda:
 
     def _wait(self, now: float) -> float:
         moments = [at for duty, at in self._next.items() if self.held or not duty.rule.needs_jobs]
-        moments += [self._poll_at, self._deadline, *self._repolls[:1]]
+        moments += [self._attention.next_look, self._deadline]
         if self.held > self.pace.concurrency:
-            moments.append(self._last_finish + STALE_BUFFER + 0.001)
+            moments.append(self._rate.last_finish + STALE_BUFFER + 0.001)
         return max(0.0, min(moments) - now)

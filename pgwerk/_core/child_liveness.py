@@ -3,12 +3,27 @@
 A handler that holds the interpreter lock in C keeps every thread of its process from running, also the one that tells
 Postgres that the worker lives. The others would take the living for dead, and run its jobs a second time.
 
-Children are named by their slots. Times are seconds on any clock that only goes forward.
+Children are named by their slots. Times are seconds on any clock that only goes forward. Each look sees a child anew:
+
+    state     its last heartbeat that arrived     its threads     what the parent does
+    NEW       none: it is not registered          -               nothing
+    WELL      within LATE                         -               nothing
+    LATE      before that                         -               nothing yet
+    STARVED   before STARVED                      do not run      sends heartbeats for it, until it beats by itself
+    SILENT    before SILENCED                     run             sees whether Postgres is there; in DOUBT since then
+    KILLED    -                                   -               nothing more; the slot is filled again
+
+A child becomes KILLED from any state when it has not stopped a handler in time and its threads do not run, and from
+SILENT when it has been in doubt for long enough, all the time with a Postgres that others reach.
+
+Invariants: no child is killed twice, nor for a time in which the parent did not run itself or the child was suspended;
+one round of heartbeats is under way at most; none is sent for a child whose threads run.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 STARVED = 1.25
 """Heartbeats after the last one that arrived when somebody else has to send one for a child that cannot."""
@@ -60,26 +75,88 @@ class Look:
     """Whether to find out if Postgres is there."""
 
 
+class State(Enum):
+    """What a child was seen to be at the last look."""
+
+    NEW = auto()
+    WELL = auto()
+    LATE = auto()
+    STARVED = auto()
+    SILENT = auto()
+    KILLED = auto()
+
+
+@dataclass(slots=True)
+class Slot:
+    """What is known of the child of one slot."""
+
+    number: int
+    well: float = -math.inf
+    """When the slot last had a child that was registered and heard of."""
+    state: State = State.NEW
+    watched: float | None = None
+    """Since when the child has been watched, without a gap in which it could not have shown a pulse."""
+    renewed: float | None = None
+    """When the last heartbeat that arrived was sent for it."""
+    heard: float = -math.inf
+    """When the last heartbeat that arrived was sent, by it or for it."""
+    silence: float = 0.0
+    """For how long none of its threads has run."""
+    starving: bool = False
+    """Whether heartbeats were sent for it, and it has sent none since."""
+    doubted: float | None = None
+    """Since when it has been silent though Postgres was there."""
+
+    def see(self, signs: Signs, now: float, heartbeat: float) -> None:
+        """Take note of its signs."""
+        if signs.stopped:
+            self.watched = now
+        self.silence = now - max(signs.pulse, now if self.watched is None else self.watched)
+        if signs.beaten is not None:
+            self.heard = signs.beaten if self.renewed is None else max(signs.beaten, self.renewed)
+            if now - self.heard <= LATE * heartbeat:
+                self.well = now
+        if self.state is not State.KILLED:
+            self.state = self._judged(signs, now, heartbeat)
+
+    def _judged(self, signs: Signs, now: float, heartbeat: float) -> State:
+        if signs.beaten is None:
+            return State.NEW
+        age, runs = now - self.heard, self.silence < SILENT * heartbeat
+        if age >= STARVED * heartbeat and not runs:
+            return State.STARVED
+        if age > SILENCED * heartbeat and not signs.stopped:
+            return State.SILENT
+        return State.WELL if age <= LATE * heartbeat else State.LATE
+
+    def speaks_again(self, signs: Signs) -> bool:
+        """Whether it beats by itself after heartbeats were sent for it; true once."""
+        speaks = signs.beaten is not None and self.renewed is not None and signs.beaten > self.renewed
+        again, self.starving = self.starving and speaks, self.starving and not speaks
+        return again
+
+    def cannot_stop_a_handler(self, signs: Signs, now: float, grace: float) -> bool:
+        """Whether a handler's time is up and no thread of the child can stop it."""
+        if signs.stopped or self.state is State.KILLED:
+            return False
+        # One whose threads run, and that is late, waits for Postgres: it stops the handler itself.
+        return now > signs.enforce_at + GRACES * grace and self.silence >= grace
+
+
 class ChildLiveness:
     """Decide for which children the parent sends heartbeats, and which of them to kill."""
 
     def __init__(self, slots: int, heartbeat: float, grace: float) -> None:
         self._heartbeat = heartbeat
         self._grace = grace
-        self._awake: dict[int, float] = {}
-        """Since when a child of this slot has been watched, without a gap in which it could not have shown a pulse."""
-        self._renewed: dict[int, float] = {}
-        self._starving: set[int] = set()
-        self._killed: set[int] = set()
-        self._doubted: dict[int, float] = {}
-        """Since when a child of this slot has been silent though Postgres was there."""
+        self._slots = {number: Slot(number) for number in range(slots)}
         self._proved = -math.inf
         """When Postgres was there, as far as we know."""
         self._renewing: tuple[frozenset[int], float] | None = None
+        """For which slots heartbeats are under way, and since when."""
         self._not_before = -math.inf
+        """When the next may be sent after some that did not arrive."""
         self._looked: float | None = None
-        self._well: dict[int, float] = dict.fromkeys(range(slots), -math.inf)
-        """When each slot had a child that was registered and heard of."""
 
     @property
     def between(self) -> float:
@@ -90,23 +167,21 @@ class ChildLiveness:
 
     def started(self, slot: int, now: float) -> None:
         """A slot was filled."""
-        self._forget(slot)
-        self._awake[slot] = now
+        self._empty(slot).watched = now
 
     def ended(self, slot: int, *, for_good: bool) -> None:
         """The child of a slot is gone; *for_good*: there will be no other."""
-        self._forget(slot)
+        _ = self._empty(slot)
         if for_good:
-            self._well.pop(slot, None)
+            _ = self._slots.pop(slot, None)
 
-    def _forget(self, slot: int) -> None:
-        self._awake.pop(slot, None)
-        self._renewed.pop(slot, None)
-        self._starving.discard(slot)
-        self._killed.discard(slot)
-        _ = self._doubted.pop(slot, None)
+    def _empty(self, slot: int) -> Slot:
+        """Forget the child of a slot."""
+        before = self._slots.get(slot)
+        empty = self._slots[slot] = Slot(slot, -math.inf if before is None else before.well)
         if self._renewing is not None:
             self._renewing = (self._renewing[0] - {slot}, self._renewing[1])
+        return empty
 
     def renewing(self, slots: tuple[int, ...], now: float) -> None:
         """Heartbeats are being sent for these; for none, it is a probe."""
@@ -116,97 +191,83 @@ class ChildLiveness:
         """Sending them is over."""
         if self._renewing is None:
             return
-        slots, sent = self._renewing
+        numbers, sent = self._renewing
         self._renewing = None
         if arrived:
-            self._renewed.update(dict.fromkeys(slots, sent))
             self._proved = max(self._proved, sent)
+            for number in numbers & self._slots.keys():
+                self._slots[number].renewed = sent
         else:
-            self._doubted.clear()
             self._not_before = now + BETWEEN * self._heartbeat
+            for slot in self._slots.values():
+                slot.doubted = None
 
     # Looks ------------------------------------------------------------------------
 
     def look(self, children: Mapping[int, Signs], now: float) -> Look:
         """Say what to do, given the signs of the children by slot."""
-        if self._looked is not None and now - self._looked > 4 * self.between:
-            # We did not run ourselves: what they did meanwhile is not known.
-            self._awake = dict.fromkeys(self._awake, now)
-        self._looked = now
-        starved: list[int] = []
-        for slot, signs in children.items():
-            if signs.stopped:
-                self._awake[slot] = now
-            if signs.beaten is None:
-                continue
-            heard = self._heard(slot, signs.beaten)
-            if now - heard <= LATE * self._heartbeat:
-                self._well[slot] = now
-            if now - heard >= STARVED * self._heartbeat and self._silence(slot, signs, now) >= SILENT * self._heartbeat:
-                starved.append(slot)
-        speaking = tuple(s for s in sorted(self._starving) if s in children and self._speaks(s, children[s]))
-        self._starving.difference_update(speaking)
-        kill = tuple(slot for slot, signs in children.items() if self._overdue(slot, signs, now))
-        self._killed.update(kill)
-        starved = [slot for slot in starved if slot not in self._killed]
-        mute, probe = self._mute(children, now)
+        self._take_note_of_a_gap(now)
+        speaking: list[int] = []
+        kill: list[int] = []
+        starved: list[Slot] = []
+        silent: list[Slot] = []
+        for number, signs in children.items():
+            slot = self._slots.setdefault(number, Slot(number))
+            slot.see(signs, now, self._heartbeat)
+            if signs.beaten is not None:
+                self._proved = max(self._proved, slot.heard)
+            if slot.speaks_again(signs):
+                speaking.append(number)
+            if slot.cannot_stop_a_handler(signs, now, self._grace):
+                slot.state = State.KILLED
+                kill.append(number)
+            starved += [slot] if slot.state is State.STARVED else []
+            silent += [slot] if slot.state is State.SILENT else []
+        mute, probe = self._mute(silent, now)
         free = self._renewing is None and now >= self._not_before
         if not starved or not free:
-            return Look((), kill, (), speaking, mute, probe and free)
-        starving = tuple(slot for slot in starved if slot not in self._starving)
-        self._starving.update(starving)
-        return Look(tuple(starved), kill, starving, speaking, mute)
+            return Look((), tuple(kill), (), tuple(sorted(speaking)), mute, probe and free)
+        starving = tuple(slot.number for slot in starved if not slot.starving)
+        for slot in starved:
+            slot.starving = True
+        return Look(tuple(slot.number for slot in starved), tuple(kill), starving, tuple(sorted(speaking)), mute)
 
-    def _mute(self, children: Mapping[int, Signs], now: float) -> tuple[tuple[int, ...], bool]:
+    def _take_note_of_a_gap(self, now: float) -> None:
+        if self._looked is not None and now - self._looked > 4 * self.between:
+            # We did not run ourselves: what they did meanwhile is not known.
+            for slot in self._slots.values():
+                slot.watched = None if slot.watched is None else now
+        self._looked = now
+
+    def _mute(self, silent: list[Slot], now: float) -> tuple[tuple[int, ...], bool]:
         """Find the children to give up because they do not beat, and whether that takes a look at Postgres."""
-        silent: list[int] = []
-        for slot, signs in children.items():
-            if signs.beaten is None:
-                continue
-            heard = self._heard(slot, signs.beaten)
-            self._proved = max(self._proved, heard)
-            if now - heard <= SILENCED * self._heartbeat or slot in self._killed or signs.stopped:
-                continue
-            if self._silence(slot, signs, now) < SILENT * self._heartbeat:
-                silent.append(slot)
+        for slot in self._slots.values():
+            if slot not in silent:
+                slot.doubted = None
         if not silent:
-            self._doubted.clear()
             return (), False
-        self._doubted = {slot: since for slot, since in self._doubted.items() if slot in silent}
         if now - self._proved > LATE * self._heartbeat:
             return (), True
         patience = max(DOUBT * self._heartbeat, LEAST_DOUBT)
-        mute = tuple(slot for slot in silent if now - self._doubted.setdefault(slot, now) >= patience)
-        self._killed.update(mute)
-        return mute, False
+        mute: list[int] = []
+        for slot in silent:
+            slot.doubted = now if slot.doubted is None else slot.doubted
+            if now - slot.doubted >= patience:
+                slot.state = State.KILLED
+                mute.append(slot.number)
+        return tuple(mute), False
 
     def wait(self, now: float) -> float:
         """Seconds until the next look."""
         return 0.0 if self._looked is None else max(0.0, self._looked + self.between - now)
-
-    def _heard(self, slot: int, beaten: float) -> float:
-        return max(beaten, self._renewed.get(slot, -math.inf))
-
-    def _silence(self, slot: int, signs: Signs, now: float) -> float:
-        return now - max(signs.pulse, self._awake.get(slot, now))
-
-    def _speaks(self, slot: int, signs: Signs) -> bool:
-        return signs.beaten is not None and signs.beaten > self._renewed.get(slot, math.inf)
-
-    def _overdue(self, slot: int, signs: Signs, now: float) -> bool:
-        if signs.stopped or slot in self._killed:
-            return False
-        # One whose threads run, and that is late, waits for Postgres: it will stop the handler itself.
-        late = now > signs.enforce_at + GRACES * self._grace
-        return late and self._silence(slot, signs, now) >= self._grace
 
     # Health -----------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
         """Whether every slot has had a child that was heard of."""
-        return all(at > -math.inf for at in self._well.values())
+        return all(slot.well > -math.inf for slot in self._slots.values())
 
     def well(self, now: float) -> bool:
         """Whether every slot has a child that is heard of, or had one a heartbeat ago."""
-        return all(now - at <= self._heartbeat + self.between for at in self._well.values())
+        return all(now - slot.well <= self._heartbeat + self.between for slot in self._slots.values())

@@ -11,6 +11,28 @@
                                     ▼
                                   failed
 
+After an attempt, a job goes on by what happened to it:
+
+    outcome                       goes to                              the attempt
+    Succeeded                     complete                             counts
+    Failed, TimedOut              queued or scheduled, while there     counts
+                                  are attempts; otherwise failed
+    Overdue                       the same, at once                    counts; not if it had not begun
+    Lost, had begun               queued; failed after max_lost        does not count, but the loss does
+    Lost, nobody knows            queued, and watched from now on      does not count, once
+    Lost, had not begun           queued                               does not count
+    Interrupted, had begun        queued or scheduled                  does not count for FREE_INTERRUPTIONS times
+    Interrupted, had not begun    queued                               does not count
+    ParentFailed                      failed                               there was none
+    Aborted, Expired              aborted                              counts, if there was one
+
+What always holds:
+
+- a verdict depends on the job's row, the outcome and the draw alone;
+- only a terminal one has a callback, a repetition, a retention or a deletion, and only one that is not has a delay;
+- nothing that has begun goes back free of charge for ever: each way back counts something that has a limit;
+- a job that is being aborted ends as aborted, whatever its handler did meanwhile.
+
 The clock of delays is the database's: a verdict says *in how many seconds*, the statement that writes it adds now().
 """
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pgwerk._core import registry
 from pgwerk._core.claim import Claimed
 from pgwerk._core.context import Context
-from pgwerk._core.enqueueing import class_name
+from pgwerk._core.enqueue_options import class_name
 from pgwerk._core.job import Job
 from pgwerk._core.middleware import Middleware
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from pgwerk._core.claim import Claimed
 from pgwerk._core.cursor import Place
 from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
-from pgwerk._core.statements.claims import OPTIONS, is_plain
+from pgwerk._core.statements.claim_texts import OPTIONS
+from pgwerk._core.statements.claims import is_plain
 from pgwerk._core.statements.columns import PARSED_JSON, SELECTED, Decode
 from pgwerk._core.statuses import UNSUCCESSFUL
 from pgwerk._memory.values import stored

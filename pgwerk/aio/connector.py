@@ -11,10 +11,10 @@ import psycopg
 from psycopg import AsyncConnection, IsolationLevel
 
 from pgwerk._postgres.adapting import PLAIN
-from pgwerk._postgres.connecting import answer_within, connect_seconds, refused, unanswered
-from pgwerk._postgres.driver import connection_string, shown_dsn
+from pgwerk._postgres.connecting import refused, unanswered
+from pgwerk._postgres.connector import BaseConnector
 from pgwerk._postgres.prepared import PreparedStatements
-from pgwerk._postgres.settings import FACTS, PROBE, facts, pin, refuse_statement_mode
+from pgwerk._postgres.settings import refuse_statement_mode
 
 T = TypeVar("T")
 
@@ -61,17 +61,8 @@ class OwnConnection(AsyncConnection[Any]):
             same.shutdown(socket.SHUT_RDWR)
 
 
-class Connector:
+class Connector(BaseConnector):
     """Makes connections in autocommit, on whichever loop asks."""
-
-    def __init__(self, dsn: str, name: str) -> None:
-        self.conninfo = connection_string(dsn, name)
-        self.where = shown_dsn(dsn)
-        self._seconds = connect_seconds(self.conninfo)
-        self.prepare = True
-        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
-        self.explicit = False
-        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
 
     async def connect(self) -> OwnConnection:
         """Open a connection; raises ConnectionFailed, DatabaseError."""
@@ -84,34 +75,24 @@ class Connector:
         """Open a connection; raises psycopg's errors."""
         connection: OwnConnection = await OwnConnection.connect(self.conninfo, autocommit=True, context=PLAIN)
         try:
-            # A pooler accepts a client at once and lets its first statement wait.
-            connection.patience, connection.pooled = self._seconds, True
-            cursor = await connection.in_time(connection.execute(FACTS))
-            found = facts(await cursor.fetchone(), connection.info.backend_pid)
-            connection.pooled = found.pooled
-            if found.pooled and self.prepare:
-                await self._try_transaction(connection)
-                # The next statement may reach another server process.
-                self.prepare = False
-            if not self.prepare:
-                connection.prepare_threshold = None
-            if found.explicit:
-                self.explicit = True
-                await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-                await connection.set_read_only(False)
-            elif found.to_set:
-                _ = await connection.in_time(connection.execute(*pin(found.to_set)))
-            connection.patience = answer_within(connection.pooled)
+            await self._configure(connection)
+        except psycopg.Error as error:
+            connection.pgconn.finish()
+            refuse_statement_mode(error, self.where)
+            raise
         except BaseException:
             # Cancelled or cut off: nobody else knows of it. Without an await, which could be cancelled again.
             connection.pgconn.finish()
             raise
         return connection
 
-    async def _try_transaction(self, connection: OwnConnection) -> None:
+    async def _configure(self, connection: OwnConnection) -> None:
+        steps, row = self.configuration(connection), None
         try:
-            for text in PROBE:
-                _ = await connection.in_time(connection.execute(text))
-        except psycopg.Error as error:
-            refuse_statement_mode(error, self.where)
-            raise
+            while True:
+                cursor = await connection.in_time(connection.execute(*steps.send(row)))
+                row = await cursor.fetchone() if cursor.description else None
+        except StopIteration as end:
+            if end.value:
+                await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+                await connection.set_read_only(False)

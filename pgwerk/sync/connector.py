@@ -4,23 +4,14 @@ import psycopg
 from psycopg import IsolationLevel
 
 from pgwerk._postgres.adapting import PLAIN
-from pgwerk._postgres.connecting import answer_within, connect_seconds, refused
-from pgwerk._postgres.driver import connection_string, shown_dsn
+from pgwerk._postgres.connecting import refused
+from pgwerk._postgres.connector import BaseConnector
 from pgwerk._postgres.own_connection import OwnConnection
-from pgwerk._postgres.settings import FACTS, PROBE, facts, pin, refuse_statement_mode
+from pgwerk._postgres.settings import refuse_statement_mode
 
 
-class Connector:
+class Connector(BaseConnector):
     """Makes connections in autocommit; any number of threads may."""
-
-    def __init__(self, dsn: str, name: str) -> None:
-        self.conninfo = connection_string(dsn, name)
-        self.where = shown_dsn(dsn)
-        self._seconds = connect_seconds(self.conninfo)
-        self.prepare = True
-        """Whether statements may be prepared; a pooler between us and Postgres forbids it."""
-        self.explicit = False
-        """Whether every statement needs a transaction: through a pooler, their default cannot be changed."""
 
     def connect(self) -> OwnConnection:
         """Open a connection; raises ConnectionFailed, DatabaseError."""
@@ -33,27 +24,26 @@ class Connector:
         """Open a connection; raises psycopg's errors."""
         connection = self._connected()
         try:
-            # A pooler accepts a client at once and lets its first statement wait.
-            connection.patience, connection.pooled = self._seconds, True
-            found = facts(connection.execute(FACTS).fetchone(), connection.info.backend_pid)
-            connection.pooled = found.pooled
-            if found.pooled and self.prepare:
-                self._try_transaction(connection)
-                # The next statement may reach another server process.
-                self.prepare = False
-            if not self.prepare:
-                connection.prepare_threshold = None
-            if found.explicit:
-                self.explicit = True
-                connection.isolation_level = IsolationLevel.READ_COMMITTED
-                connection.read_only = False
-            elif found.to_set:
-                _ = connection.execute(*pin(found.to_set))
-            connection.patience = answer_within(connection.pooled)
+            self._configure(connection)
+        except psycopg.Error as error:
+            connection.close()
+            refuse_statement_mode(error, self.where)
+            raise
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _configure(self, connection: OwnConnection) -> None:
+        steps, row = self.configuration(connection), None
+        try:
+            while True:
+                cursor = connection.execute(*steps.send(row))
+                row = cursor.fetchone() if cursor.description else None
+        except StopIteration as end:
+            if end.value:
+                connection.isolation_level = IsolationLevel.READ_COMMITTED
+                connection.read_only = False
 
     def _connected(self) -> OwnConnection:
         try:
@@ -63,12 +53,4 @@ class Connector:
             interruption = error.__context__
             if interruption is not None and not isinstance(interruption, ValueError):
                 raise interruption from None
-            raise
-
-    def _try_transaction(self, connection: OwnConnection) -> None:
-        try:
-            for text in PROBE:
-                _ = connection.execute(text)
-        except psycopg.Error as error:
-            refuse_statement_mode(error, self.where)
             raise

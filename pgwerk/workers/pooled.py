@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from pgwerk._core import backoff
 from pgwerk._core.child_liveness import LATE
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.statements import running
 from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.run import monotonic
@@ -81,7 +81,7 @@ class CrewWorker(BaseWorker):
                     self._pulse()
                 self._coordinator = self._runs = None
                 self._stops = 0
-            given_back = coordinator.turns.interrupted
+            given_back = coordinator.outcomes.interrupted
             more = f", gave back {count(given_back, 'running job')}" if given_back else ""
             logger.info("worker %s: stopped after %s%s", self.name, count(coordinator.figures[0], "job"), more)
 
@@ -172,13 +172,13 @@ class CrewWorker(BaseWorker):
             self.werk.config.max_active_secs,
             self.werk.config.max_lost,
         )
-        crew.begun = coordinator.turns.begun = self.begun
-        coordinator.job_limit = self.job_limit
+        crew.begun = coordinator.outcomes.begun = self.begun
+        coordinator.stops.job_limit = self.job_limit
         coordinator.vitals = self.vitals or coordinator.vitals
         if self.parent_pipe is not None:
-            coordinator.replaceable = True
-            coordinator.listen_to = self.parent_pipe
-            coordinator.parent_says = self._parent_says
+            coordinator.stops.replaceable = True
+            coordinator.rest.listen_to = self.parent_pipe
+            coordinator.stops.parent_says = self._parent_says
         return coordinator
 
     def _parent_says(self) -> int:
@@ -192,11 +192,11 @@ class CrewWorker(BaseWorker):
             if not self._told:
                 logger.warning("the supervisor is gone: stopping")
             if self._coordinator is not None:
-                self._coordinator.turns.blame = "its supervisor died"
+                self._coordinator.outcomes.blame = "its supervisor died"
                 # At its end a pipe can always be read: nothing more to wait for.
-                self._coordinator.listen_to = -1
+                self._coordinator.rest.listen_to = -1
         if b"m" in said and self._coordinator is not None:
-            self._coordinator.turns.blame = "its process used too much memory, and was replaced before the job ended"
+            self._coordinator.outcomes.blame = "its process used too much memory, and was replaced before the job ended"
         self._told = max(self._told, 2 if b"g" in said else 1)
         return self._told
 

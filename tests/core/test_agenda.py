@@ -7,18 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwerk._core.agenda import (
-    INTERRUPT_GRACE,
-    MAX_BUFFER,
-    REPOLLS,
-    SOON,
-    STREAM,
-    Agenda,
-    Duty,
-    Pace,
-    Phase,
-    Plan,
-)
+from pgwerk._core.agenda import INTERRUPT_GRACE, Agenda, Duty, Pace, Phase, Plan
+from pgwerk._core.attention import REPOLLS, SOON, STREAM
+from pgwerk._core.rate import MAX_BUFFER
 
 PACE = Pace(concurrency=10, heartbeat=10, poll=5, sweep=60, abort=1, shutdown=30)
 CLOSING = (Phase.DRAIN, Phase.GIVE_BACK, Phase.ABANDON)

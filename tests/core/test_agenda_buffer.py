@@ -2,7 +2,8 @@
 
 import pytest
 
-from pgwerk._core.agenda import GATHER, MAX_BUFFER, MAX_CLAIM, STALE_BUFFER, STEEP, Agenda, Pace
+from pgwerk._core.agenda import GATHER, MAX_CLAIM, STALE_BUFFER, Agenda, Pace
+from pgwerk._core.rate import MAX_BUFFER, STEEP
 
 PACE = Pace(concurrency=10, heartbeat=10, poll=5, sweep=60, abort=1, shutdown=30)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pgwerk._core import enqueueing
-from pgwerk._core.enqueueing import Defaults, new_job, params_of, split_options
+from pgwerk._core import enqueue_options
+from pgwerk._core.enqueue_options import Defaults, params_of, split_options
+from pgwerk._core.enqueueing import new_job
 from pgwerk._core.job import Job
 from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Callback, Dependency, EnqueueParams, Group, Repeat, Retry
@@ -134,7 +135,7 @@ def test_an_option_like_no_other_gets_the_list_of_all() -> None:
 
 def test_options_are_parted_from_arguments() -> None:
     assert split_options({"a": 1, "_key": "k", "_conn": 5}, frozenset({"conn"})) == ({"key": "k", "conn": 5}, {"a": 1})
-    assert set(enqueueing.OPTIONS) == {
+    assert set(enqueue_options.OPTIONS) == {
         "queue", "priority", "delay", "at", "retry", "timeout", "heartbeat", "key", "group", "meta", "result_ttl",
         "failure_ttl", "ttl", "on_success", "on_failure", "on_stopped", "repeat", "depends_on", "failure_mode",
         "schedule_name",

@@ -14,7 +14,8 @@ import pytest
 
 from pgwerk import Callback, EnqueueParams, Retry, Werk, aio
 from pgwerk._core import registry
-from pgwerk._core.enqueueing import Defaults, class_name, new_job
+from pgwerk._core.enqueue_options import Defaults, class_name
+from pgwerk._core.enqueueing import new_job
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._handlers.call import failed
 from pgwerk.errors import EnqueueError, HandlerNotFound

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pgwerk import Callback, Dependency, Group, Repeat, Retry
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
-from pgwerk._core.enqueueing import Defaults, new_job
+from pgwerk._core.enqueue_options import Defaults
+from pgwerk._core.enqueueing import new_job
 from pgwerk._core.lifecycle import decide
 from pgwerk._core.operation import Procedure, Statement
 from pgwerk._core.operations import manage

@@ -62,6 +62,15 @@ def long_nap(name: str, seconds: float) -> str:
     return name
 
 
+def timed_nap(name: str, seconds: float) -> None:
+    """Sleep in small steps, and write down when that ends, however it does."""
+    note(f"start {name}")
+    try:
+        nap(seconds)
+    finally:
+        note(f"end {name}")
+
+
 def stubborn(seconds: float) -> None:
     """Sleep in C, where no exception arrives."""
     time.sleep(seconds)

@@ -5,9 +5,10 @@ import signal
 import threading
 
 from pgwerk._app.clock import new_id
-from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
+from pgwerk._core.agenda import MAX_CLAIM
 from pgwerk._core.claim import Claimed
 from pgwerk._core.job import Job
+from pgwerk._core.rate import MAX_BUFFER
 from pgwerk.workers.supervising.begun import BegunJobs
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 import pgwerk
@@ -122,6 +123,28 @@ def test_a_timeout_is_enforced_when_it_is_over_however_the_worker_waits(app: Wer
             assert failed.completed_at is not None
             late.append((failed.completed_at - failed.started_at).total_seconds() - 0.1)
     assert sorted(late)[-2] < 0.2, late
+
+
+def test_a_timeout_is_enforced_while_the_worker_waits_for_the_lock_of_somebody_else(
+    app: Werk, kind: Kind, notes: Notes, dsn: str
+) -> None:
+    with running(kind, app, concurrency=2):
+        patient = app.enqueue(handlers.timed_nap, "b", 30, _timeout=3600)
+        assert patient is not None
+        notes.wait("start b")
+        job = app.enqueue(handlers.timed_nap, "a", 30, _timeout=0.5)
+        assert job is not None
+        with psycopg.connect(dsn) as stranger:
+            notes.wait("start a")
+            lock = app._app.names.render("lock table {jobs} in access exclusive mode", with_params=False)
+            stranger.execute(lock.encode())
+            notes.wait("end a")
+        (begun,), (ended,) = notes.times("start a"), notes.times("end a")
+        assert ended - begun < 0.75
+        failed = app.wait_for(job, timeout=20)
+        assert app.abort_job(patient)
+    assert failed.status is JobStatus.FAILED
+    assert "timed out after 0.5 s" in (failed.error or "")
 
 
 def test_a_timeout_cancels_the_running_query_and_leaves_the_connection_usable(

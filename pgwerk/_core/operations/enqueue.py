@@ -90,7 +90,15 @@ def _check_dependencies(new_jobs: Sequence[NewJob]) -> Steps[None]:
     if not wanted:
         return
     # In this order: what is there once it is held stays there.
-    _, existing = yield from together(settling.hold(sorted(wanted)), st.existing(sorted(wanted)))
+    one_snapshot, existing = yield from together(settling.hold(sorted(wanted)), st.existing(sorted(wanted)))
+    if one_snapshot and existing:
+        # It may be older than the lock: a dependent of a job that completed and went before would fail.
+        _ = yield from together(
+            settling.set_savepoint(),
+            settling.lock_present(existing),
+            settling.undo_to_savepoint(),
+            settling.release_savepoint(),
+        )
     unknown = sorted(wanted - set(existing))
     if unknown:
         raise EnqueueError(

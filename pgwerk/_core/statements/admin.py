@@ -61,7 +61,7 @@ def requeueable(queue: str | None, function: str | None, until: float, after: st
           and id > %(after)s::uuid
         order by j.id
         limit %(limit)s
-        for update skip locked  -- somebody else requeues or deletes it
+        for no key update skip locked  -- somebody else requeues or deletes it
         """,
         {"queue": queue, "function": function, "until": until, "after": after, "limit": limit},
         column,

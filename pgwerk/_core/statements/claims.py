@@ -13,146 +13,12 @@ from pgwerk._core.cursor import Place, Range
 from pgwerk._core.job import FailureMode, Job, JobStatus
 from pgwerk._core.operation import Row, Rows, Statement, statement
 from pgwerk._core.statements.arrays import array
+from pgwerk._core.statements.claim_texts import BY_PRIORITY, BY_PRIORITY_OF_SOME, CLAIMED_LIST, IN_TURNS
 from pgwerk._core.statements.columns import INSERTED
 from pgwerk._core.statements.times import epoch, moment
 
 _BEYOND = 2**31 - 1
 _FRONT: Place = (-_BEYOND, datetime(1, 1, 1, tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
-
-_ORDER = "(-priority::integer), scheduled_at, id"
-
-OPTIONS = (
-    "key", "meta", "progress", "group_key", "heartbeat_secs", "ttl", "result_ttl", "failure_ttl", "retry_intervals",
-    "no_retry", "on_success", "on_failure", "on_stopped", "callback_of", "repeat_remaining", "schedule_name",
-    "lost", "max_lost", "watched", "interrupted",
-)  # fmt: skip
-"""A job that has none of these, and whose row stays when it fails, is bare."""
-
-# Out of the row itself, not out of a copy of all its columns.
-_CLAIMED_LIST = """
-    returning
-       j.id::text, j.function, j.queue, j.priority, j.attempts, j.max_attempts, j.claim_id, j.payload::text as payload,
-       j.timeout_secs, j.scheduled_at, j.enqueued_at, j.started_at,
-       case when row(${options}) is null
-                 and j.failure_mode = 'hold'
-            then null
-            else (to_jsonb(j) - '{payload,result,error}'::text[])::text
-       end as extras
-"""
-_CLAIMED_LIST = _CLAIMED_LIST.replace("${options}", ", ".join(f"j.{name}" for name in OPTIONS))
-
-_LOOK = """
-    -- One index range per queue, or two around a cursor, each walked with the lock inside, then put in order again.
-    -- Rows that are locked here and not taken below are free again when this statement commits.
-    select ready.*${nth}
-    from unnest(%(queues)s::text[], %(places)s::integer[], %(ranks)s::integer[], %(times)s::timestamptz[],
-                %(ids)s::uuid[], %(belows)s::integer[]) as q(name, place, first_rank, first_time, first_id, below)
-    cross join lateral (
-        select j.id, j.priority, j.scheduled_at, j.group_key, j.group_limit
-        from {jobs} j
-        where j.queue = q.name
-          and (-j.priority::integer, j.scheduled_at, j.id) >= (q.first_rank, q.first_time, q.first_id)
-          and (-j.priority::integer) < q.below
-          and j.lane = 'ready'
-          and j.status = 'queued'
-          and j.scheduled_at <= now()
-          and (j.expires_at is null or j.expires_at > now())
-        order by (-j.priority::integer), j.scheduled_at, j.id
-        limit %(each)s
-        for update skip locked  -- another claim's rows are passed over, never waited for
-    ) ready
-    where not exists (select from {queues} p where p.name = q.name and p.paused_at is not null)
-"""
-_NTH = "row_number() over (partition by q.place order by (-ready.priority::integer), ready.scheduled_at, ready.id)"
-_FIRST = """
-with picked as materialized (
-${look}
-    order by ${turn}(-ready.priority::integer), ready.scheduled_at, ready.id
-    limit %(count)s
-)"""
-_FIRST_OF_SOME = """
-with looked as materialized (
-${look}
-), picked as materialized (
-    select id, priority, scheduled_at, group_key, group_limit
-    from looked
-    -- A queue that gave as many as were looked at may have more: what comes after the last of these has to wait.
-    where (-priority::integer, scheduled_at, id) <= (
-        select rank, scheduled_at, id
-        from (select -priority::integer, scheduled_at, id from looked where nth = %(each)s
-              union all
-              select 32768, 'infinity', 'ffffffff-ffff-ffff-ffff-ffffffffffff') as bound(rank, scheduled_at, id)
-        order by rank, scheduled_at, id
-        limit 1)
-    order by (-priority::integer), scheduled_at, id
-    limit %(count)s
-)"""
-
-_CLAIM = """, member as (
-    select id, group_key, coalesce(group_limit, 1) as slots,
-           row_number() over (partition by group_key order by ${order}) as turn
-    from picked
-    where group_key is not null
-), vacancy as (
-    select g.group_key, s.slot, row_number() over (partition by g.group_key order by s.slot) as turn
-    from (select group_key, max(slots) as slots from member group by group_key) g
-    cross join lateral generate_series(1, g.slots) as s(slot)
-    where not exists (select from {permits} p where p.key = g.group_key and p.slot = s.slot)
-), granted as (
-    -- The primary key arbitrates between claims; in key order, so that two claims cannot deadlock.
-    insert into {permits} (key, slot, job_id)
-    select m.group_key, v.slot, m.id
-    from member m
-    join vacancy v on v.group_key = m.group_key and v.turn = m.turn and v.slot <= m.slots
-    order by m.group_key, v.slot
-    on conflict do nothing
-    returning job_id
-), denied as (
-    -- A member without a permit leaves the claim index until one is released.
-    update {jobs} j
-    set blocked = true
-    where j.id = any (array(select id from member except select job_id from granted))
-    returning j.id, j.group_key
-), taken as (
-    select id from picked
-    where group_key is null or id in (select job_id from granted)
-), claim as (
-    insert into {claims} (worker_id, job_ids)
-    select %(worker)s, array_agg(id) from taken having count(*) > 0
-    returning id
-), claimed as (
-    update {jobs} j
-    set status = 'active',
-        attempts = j.attempts + 1,
-        claim_id = claim.id,
-        worker_id = %(worker)s,
-        started_at = now(),
-        touched_at = now(),
-        expires_at = null
-    from claim
-    where j.id = any (array(select id from taken))
-      and j.status = 'queued'
-    ${claimed}
-)
-select * from claimed
-union all
-select null, group_key, null, null, null, null, null, null, null, null, null, null, null from denied
-"""
-_CLAIM = _CLAIM.replace("${order}", _ORDER).replace("${claimed}", _CLAIMED_LIST)
-_FIRST = _FIRST.replace("${look}", _LOOK.strip("\n").replace("${nth}", ""))
-_BY_PRIORITY = _FIRST.replace("${turn}", "") + _CLAIM
-_BY_PRIORITY_OF_SOME = (
-    _FIRST_OF_SOME.replace("${look}", _LOOK.strip("\n").replace("${nth}", f", {_NTH} as nth")) + _CLAIM
-)
-# The first of each queue, then the second of each …; queues in the order they are given.
-_IN_TURNS = _FIRST.replace("${turn}", f"{_NTH}, q.place, ") + _CLAIM
-_SKIPPING = {
-    text: text.replace(
-        "and j.scheduled_at <= now()\n", "and j.scheduled_at <= now()\n          and j.id <> all(%(skip)s::uuid[])\n"
-    )
-    for text in (_BY_PRIORITY, _BY_PRIORITY_OF_SOME, _IN_TURNS)
-}
-"""The same for a worker that met jobs which nobody can claim."""
 
 _TIMES = ("scheduled_at", "enqueued_at", "started_at", "completed_at", "touched_at", "expires_at")
 _SPECIAL = (
@@ -192,9 +58,9 @@ def claim(
         "worker": worker,
     }
     queues = tuple(dict.fromkeys(one.queue for one in ranges))
-    text = _IN_TURNS if in_turns else _BY_PRIORITY if each is None else _BY_PRIORITY_OF_SOME
     if skip:
-        text, params["skip"] = _SKIPPING[text], array(skip)
+        params["skip"] = array(skip)
+    text = (IN_TURNS if in_turns else BY_PRIORITY if each is None else BY_PRIORITY_OF_SOME)[bool(skip)]
     if in_turns:
         return Statement(text, params, partial(_read_in_turns, worker, queues, each), binary=True)
     if each is not None:
@@ -230,7 +96,7 @@ def claim_one(job_id: str, worker: str) -> Statement[Claimed | None]:
             from claim
             where j.id = %(id)s
               and j.status in ('queued', 'scheduled')
-            {_CLAIMED_LIST}
+            {CLAIMED_LIST}
         )
         select c.*, {epoch("c.scheduled_at")}, {epoch("c.enqueued_at")}, {epoch("c.started_at")}
         from claimed c

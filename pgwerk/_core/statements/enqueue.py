@@ -1,15 +1,14 @@
 """Inserting jobs, and telling idle workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 from pgwerk._core.job import JobStatus
 from pgwerk._core.operation import Rows, Statement, column, nothing, statement
-from pgwerk._core.statements.arrays import array
-from pgwerk._core.statements.columns import INSERTED, JSON_COLUMNS
-from pgwerk._core.statements.copying import SCHEDULING, copied, may_run_at_once
+from pgwerk._core.statements.copying import copied, may_run_at_once
+from pgwerk._core.statements.insert_texts import bulk_columns, insert_any_sql, insert_sql, insert_uniform_sql
 from pgwerk._core.statements.times import EPOCH, epoch, moment
 
 Values = dict[str, Any]
@@ -33,15 +32,15 @@ def insert(job: Values, *, always_tell: bool) -> Statement[list[Inserted]]:
     Idle workers are told; with *always_tell* whoever listens (a commit at an unknown time
     cannot rely on who is idle now).
     """
-    sql = _insert_sql(tuple(job))
-    return Statement(sql, {**job, "tell": always_tell}, _read_inserted, texts=True)
+    return Statement(insert_sql(tuple(job)), {**job, "tell": always_tell}, _read_inserted, texts=True)
 
 
 @statement
 def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[Inserted]]:
-    """Insert jobs in one statement; what was inserted comes back.
+    """Insert jobs; what was inserted comes back.
 
-    Of jobs that may run at once: all of them or, when some were there before, nothing (see `inserted_before`).
+    By COPY where that can be (see `copying`), otherwise by one INSERT. Of jobs that may run at once, all come back or,
+    when some were there before, none (see `inserted_before`): then the answer is one row, not one for each.
     """
     insert = partial(_insert_many, jobs, always_tell=always_tell)
     copy = copied(jobs, insert, always_tell=always_tell)
@@ -51,32 +50,11 @@ def insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[
 
 
 def _insert_many(jobs: Sequence[Values], *, always_tell: bool) -> Statement[list[Inserted]]:
-    names = sorted({name for job in jobs for name in job})
-    params: dict[str, Any] = {"tell": always_tell}
-    kinds: list[tuple[str, str]] = []
-    for name in names:
-        kind, params[name] = _packed(name, [job.get(name) for job in jobs])
-        kinds.append((name, kind))
-    if all(kind == "same" for _, kind in kinds):
-        # At least one column has to say how many there are.
-        params[names[0]] = [job.get(names[0]) for job in jobs]
-        kinds[0] = (names[0], "list")
-    read: Callable[[Rows], list[Inserted]] = _read_inserted
-    if may_run_at_once(names):
+    columns, params = bulk_columns(jobs)
+    if may_run_at_once([column.name for column in columns]):
         read = partial(_read_all_inserted, [job["id"] for job in jobs])
-    return Statement(_insert_many_sql(tuple(kinds)), params, read)
-
-
-def _packed(name: str, values: list[Any]) -> tuple[str, Any]:
-    """The cheapest way to hand over a column: one value for all, the text of an array or of a JSON array, or a list."""
-    first = values[0]
-    if name != "id" and all(value is first or value == first for value in values):
-        return "same", first
-    if name in JSON_COLUMNS and None not in values:
-        return "json", f"[{','.join(values)}]"
-    if name == "id":
-        return "array", array(values)
-    return "list", values
+        return Statement(insert_uniform_sql(columns), {**params, "tell": always_tell}, read)
+    return Statement(insert_any_sql(columns), {**params, "tell": always_tell}, _read_inserted)
 
 
 def _read_inserted(rows: Rows) -> list[Inserted]:
@@ -155,96 +133,3 @@ def tell_waiting(ids: Sequence[str]) -> Statement[None]:
         {"ids": list(ids)},
         nothing,
     )
-
-
-# The texts are made from constants; one per shape of job that an application uses. --------------------
-
-_TELL_ONE = (
-    f"""
-    returning id::text, status, {epoch("scheduled_at")}, {epoch("enqueued_at")},"""
-    """
-              case when %(tell)s::boolean or exists (select from {idle}) then
-                  case status
-                      when 'queued' then pg_notify({wake}, 'q' || queue)
-                      when 'scheduled' then pg_notify({wake}, 'd' || extract(epoch from scheduled_at - enqueued_at))
-                  end
-              end
-"""
-)
-
-
-@lru_cache(maxsize=256)
-def _insert_sql(names: tuple[str, ...]) -> str:
-    columns = {name: f"%({name})s::{INSERTED[name]}" for name in names if name in INSERTED}
-    columns |= _computed(names, {name: f"%({name})s" for name in names})
-    return (
-        f"    insert into {{jobs}} ({', '.join(columns)})\n"
-        f"    values ({', '.join(columns.values())})\n"
-        "    on conflict do nothing" + _TELL_ONE
-    )
-
-
-_EXTRA = {"delay": "double precision", "at": "timestamptz", "waiting": "boolean"}
-
-_DEFAULTS = {"queue": "'default'", "priority": "0", "max_attempts": "1", "failure_mode": "'hold'"}
-"""For jobs that do not set a column that others of the same statement do."""
-
-
-@lru_cache(maxsize=256)
-def _insert_many_sql(kinds: tuple[tuple[str, str], ...]) -> str:
-    types = {**INSERTED, **_EXTRA}
-    value = {name: f"%({name})s::{types[name]}" if kind == "same" else f"t.{name}" for name, kind in kinds}
-    columns = {
-        name: f"coalesce({text}, {_DEFAULTS[name]})" if name in _DEFAULTS else text
-        for name, text in value.items()
-        if name in INSERTED
-    }
-    columns |= _computed(tuple(value), value)
-    arrays = [name for name, kind in kinds if kind in ("list", "array")]
-    texts = [name for name, kind in kinds if kind == "json"]
-    sources = []
-    if arrays:
-        sources.append(f"unnest({', '.join(f'%({name})s::{types[name]}[]' for name in arrays)})")
-    sources += [f"jsonb_array_elements(%({name})s::jsonb)" for name in texts]
-    answer = f"n.id::text, n.status, {epoch('n.scheduled_at')}, {epoch('n.enqueued_at')}"
-    if may_run_at_once(value):
-        answer = f"count(*), {epoch('min(n.enqueued_at)')}"
-    return (
-        f"with new as (\n    insert into {{jobs}} ({', '.join(columns)})\n"
-        f"    select {', '.join(columns.values())}\n"
-        f"    from rows from ({', '.join(sources)}) as t({', '.join(arrays + texts)})\n"
-        "    on conflict do nothing\n"
-        "    returning id, status, queue, scheduled_at, enqueued_at\n"
-        "), told as (\n"
-        "    select pg_notify({wake}, message)\n"
-        "    from (select distinct 'q' || queue from new where status = 'queued'\n"
-        "          union all\n"
-        "          select 'd' || extract(epoch from min(scheduled_at) - min(enqueued_at)) from new\n"
-        "          where status = 'scheduled' having count(*) > 0) as t(message)\n"
-        "    where %(tell)s or exists (select from {idle})\n"
-        ")\n"
-        f"select {answer}, (select count(*) from told)\n"
-        "from new n"
-    )
-
-
-def _computed(names: tuple[str, ...], value: dict[str, str]) -> dict[str, str]:
-    """The columns that follow from delay, at, waiting and ttl; none for a plain job."""
-    if not SCHEDULING & set(names):
-        return {}
-    delay = f"coalesce({value['delay']}::double precision, 0)" if "delay" in names else "0"
-    due = f"statement_timestamp() + {delay} * interval '1 second'"
-    if "at" in names:
-        due = f"coalesce({value['at']}::timestamptz, {due})"
-    status = f"case when {due} > statement_timestamp() then 'scheduled' else 'queued' end"
-    if "waiting" in names:
-        status = f"case when {value['waiting']}::boolean then 'waiting' else {status} end"
-    columns = {"status": status, "scheduled_at": due}
-    if "ttl" in names:
-        # Counted from when it may start; a dependent's from its release.
-        start = f"greatest({due}, statement_timestamp())" if "at" in names else due
-        expires = f"{start} + {value['ttl']}::double precision * interval '1 second'"
-        if "waiting" in names:
-            expires = f"case when {value['waiting']}::boolean then null else {expires} end"
-        columns["expires_at"] = expires
-    return columns

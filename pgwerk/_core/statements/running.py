@@ -171,7 +171,7 @@ def locked(ids: Sequence[str]) -> Statement[list[str]]:
         with free as (
             select id from {jobs}
             where id = any(%(ids)s::uuid[])
-            for update skip locked  -- for this instant, to see whether it can be had
+            for no key update skip locked  -- for this instant, to see whether it can be had
         )
         select j.id::text from {jobs} j
         where j.id = any(%(ids)s::uuid[])

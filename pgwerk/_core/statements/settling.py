@@ -23,7 +23,7 @@ def lock_claimed(jobs: Sequence[tuple[str, int]]) -> Statement[list[Job]]:
         join {{jobs}} j on j.id = t.id and j.claim_id = t.claim
         where j.status in ('active', 'aborting')
         order by j.id
-        for update of j  -- until the settle commits, nobody else ends or aborts them
+        for no key update of j  -- until the settle commits, nobody else ends or aborts them
         """,
         {"ids": [job[0] for job in jobs], "claims": [job[1] for job in jobs]},
         read_settled,
@@ -40,7 +40,7 @@ def lock(ids: Sequence[str], statuses: Sequence[str]) -> Statement[list[Job]]:
         where j.id = any(%(ids)s::uuid[])
           and j.status = any(%(statuses)s::text[])
         order by j.id
-        for update of j  -- a claim passes over them, other changes wait
+        for no key update of j  -- a claim passes over them, other changes wait
         """,
         {"ids": list(ids), "statuses": list(statuses)},
         read_settled,
@@ -57,7 +57,7 @@ def lock_waiting(ids: Sequence[str]) -> Statement[list[str]]:
         where j.id = any(%(ids)s::uuid[])
           and j.status = 'waiting'
         order by j.id
-        for update of j  -- a parent that ends at the same time waits, or we for it
+        for no key update of j  -- a parent that ends at the same time waits, or we for it
         """,
         {"ids": list(ids)},
         column,
@@ -75,7 +75,7 @@ def lock_expired(ids: Sequence[str]) -> Statement[list[Job]]:
           and j.status in ('queued', 'scheduled', 'waiting')
           and j.expires_at < now()
         order by j.id
-        for update of j skip locked  -- somebody changes it: the next sweep looks again
+        for no key update of j skip locked  -- somebody changes it: the next sweep looks again
         """,
         {"ids": list(ids)},
         read_settled,
@@ -179,7 +179,7 @@ with room as (
           ${usable}
         order by (-j.priority::integer), j.scheduled_at, j.id
         limit greatest(r.free, 0)
-        for update of j skip locked  -- somebody else readies or cancels it
+        for no key update of j skip locked  -- somebody else readies or cancels it
     ) m
 ), readied as (
     update {jobs} j
@@ -306,7 +306,7 @@ def lock_dependents(parents: Sequence[str]) -> Statement[list[str]]:
                   where d.depends_on = any(%(parents)s::uuid[]) and not d.satisfied))
           and j.status = 'waiting'
         order by j.id
-        for update of j
+        for no key update of j
         """,
         {"parents": list(parents)},
         column,
@@ -431,19 +431,58 @@ _SHARDS = 128
 
 
 @statement
-def hold(ids: Sequence[str]) -> Statement[None]:
+def hold(ids: Sequence[str]) -> Statement[bool]:
     """Keep the rows of these jobs from being swept away before this transaction, which depends on them, has ended.
 
-    Once it has committed, its edges are there for all to see.
+    Once it has committed, its edges are there for all to see. Returns whether the transaction has one snapshot for all
+    its statements (REPEATABLE READ, SERIALIZABLE): what it sees may have been swept away before; see `lock_present`.
     """
     return Statement(
         f"""
-        select pg_advisory_xact_lock_shared(hashtext({{wake}}), shard)  -- waits for deletions in progress
+        select current_setting('transaction_isolation') in ('repeatable read', 'serializable'),
+               pg_advisory_xact_lock_shared(hashtext({{wake}}), shard)  -- waits for deletions in progress
         from (select distinct hashtext(id) & {_SHARDS - 1} from unnest(%(ids)s::text[]) as t(id)) as s(shard)
+        """,
+        {"ids": list(ids)},
+        lambda rows: bool(rows and rows[0][0]),
+    )
+
+
+@statement
+def set_savepoint() -> Statement[None]:
+    """Begin what `undo_to_savepoint` undoes."""
+    return Statement("savepoint _pgwerk_look", {}, nothing)
+
+
+@statement
+def lock_present(ids: Sequence[str]) -> Statement[None]:
+    """In a transaction with one snapshot: fail with a serialization error (40001) if one of these jobs is gone.
+
+    A lock is the only way to see beyond the snapshot. One that was merely updated since is no error.
+    """
+    return Statement(
+        """
+        select id from {jobs}
+        where id = any(%(ids)s::uuid[])
+        order by id
+        for key share  -- the weakest there is: an update that leaves the id alone is no conflict
+            skip locked  -- a worker that settles the job at this moment does not delete it
         """,
         {"ids": list(ids)},
         nothing,
     )
+
+
+@statement
+def undo_to_savepoint() -> Statement[None]:
+    """Let go of the locks taken since `set_savepoint`, which would keep workers waiting until the caller commits."""
+    return Statement("rollback to savepoint _pgwerk_look", {}, nothing)
+
+
+@statement
+def release_savepoint() -> Statement[None]:
+    """Forget the savepoint itself."""
+    return Statement("release savepoint _pgwerk_look", {}, nothing)
 
 
 @statement

@@ -28,7 +28,7 @@ def promote(limit: int) -> Statement[Promoted]:
             where lane = 'scheduled' and scheduled_at <= now()
             order by scheduled_at
             limit %(limit)s
-            for update skip locked  -- another worker promotes it, or somebody cancels it
+            for no key update skip locked  -- another worker promotes it, or somebody cancels it
         ), promoted as (
             update {jobs} j
             set status = 'queued'
@@ -138,7 +138,7 @@ def rehearse_claim(ids: Sequence[str]) -> Statement[list[str]]:
                 select id from {jobs}
                 where id = any(%(ids)s::uuid[])
                   and status = 'queued'
-                for update skip locked)  -- it is being claimed
+                for no key update skip locked)  -- it is being claimed
           and j.status = 'queued'
         returning j.id::text
         """,
@@ -255,7 +255,7 @@ def lock_overdue(jobs: Sequence[tuple[str, int]], seen: float | None = None) -> 
         where j.status in ('active', 'aborting')
           and {_OVERDUE}
         order by j.id
-        for update of j skip locked  -- it is being renewed or settled: the next look judges it again
+        for no key update of j skip locked  -- it is being renewed or settled: the next look judges it again
         """,
         {
             "ids": [job[0] for job in jobs],
@@ -354,7 +354,7 @@ def lock_unclaimed(ids: Sequence[str], stuck: float) -> Statement[list[Job]]:
         where j.id = any(%(ids)s::uuid[])
           and {_UNCLAIMED}
         order by j.id
-        for update of j skip locked  -- somebody changes it: the next sweep looks again
+        for no key update of j skip locked  -- somebody changes it: the next sweep looks again
         """,
         {"ids": list(ids), "stuck": stuck, "grace": OVERDUE_GRACE},
         read_settled,

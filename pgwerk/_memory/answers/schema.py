@@ -2,6 +2,7 @@
 
 from pgwerk._core.schema import migrations
 from pgwerk._core.statements import schema as st
+from pgwerk._core.statements import settling
 from pgwerk._memory.answering import answers
 from pgwerk._memory.store import Store
 
@@ -10,6 +11,10 @@ POSTGRES_ONLY = {
     st.script: "it is SQL, and no migration is ever missing",
     st.record: "no migration is ever missing",
     st.drop_all: "a store without tables could not be asked any more; truncate_all empties it",
+    settling.set_savepoint: "nobody else is in a transaction, see hold",
+    settling.lock_present: "nobody else is in a transaction, see hold",
+    settling.undo_to_savepoint: "nobody else is in a transaction, see hold",
+    settling.release_savepoint: "nobody else is in a transaction, see hold",
 }
 """Statements that are never asked here, and why."""
 

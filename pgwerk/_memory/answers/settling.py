@@ -220,8 +220,8 @@ def _release(store: Store, row: Row, now: datetime) -> Row:
 
 
 @answers(st.hold)
-def hold(store: Store, ids: Sequence[str]) -> None:
-    pass  # nobody else is in a transaction
+def hold(store: Store, ids: Sequence[str]) -> bool:  # noqa: ARG001
+    return False  # nobody else is in a transaction
 
 
 @answers(st.unheld)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ class Finished:
 
 
 class Crew(ABC):
-    """Whoever runs handlers for a coordinator, whose thread calls everything here.
+    """Whoever runs handlers for a coordinator, whose thread calls everything here but for what says otherwise.
 
     *wake* ends the coordinator's wait; it is all that a crew calls from threads of its own.
     """
@@ -45,6 +46,8 @@ class Crew(ABC):
         self._finished: deque[Finished] = deque()
         self._enough = 1
         self._sleeps_until = -math.inf
+        self._interrupting = threading.Lock()
+        """Held by the coordinator or the thread for timeouts while it interrupts a run, never by a handler's thread."""
         self.crippled = False
         """A handler could not be stopped: the process should be replaced."""
         self.begun: BegunJobs | None = None
@@ -104,14 +107,25 @@ class Crew(ABC):
         wanted = None if ids is None else set(ids)
         for run in self.running():
             if wanted is None or run.claimed.id in wanted:
-                run.interrupt(reason)
+                with self._interrupting:
+                    run.interrupt(reason)
+
+    def interrupt_overdue(self, now: float) -> None:
+        """Interrupt handlers past their timeout; from any thread."""
+        for run in self.running():
+            if run.reason is None and run.deadline is not None and now >= run.deadline:
+                with self._interrupting:
+                    run.interrupt(JobTimeout)
+
+    def next_interruption(self) -> float:
+        """When `interrupt_overdue` has something to do next; from any thread."""
+        return min((run.deadline for run in self.running() if run.reason is None and run.deadline), default=math.inf)
 
     def enforce(self, now: float) -> None:
         """Interrupt handlers past their timeout, and leave behind those that ignore it or their abort."""
+        self.interrupt_overdue(now)
         for run in self.running():
-            if run.reason is None and run.deadline is not None and now >= run.deadline:
-                run.interrupt(JobTimeout)
-            if now >= self._end_of_patience(run):
+            if run.reason is not None and now >= self._end_of_patience(run):
                 self._leave_behind(run, replace=True)
 
     def next_deadline(self) -> float | None:

@@ -121,11 +121,15 @@ class ProcessCrew(Crew):
             self._last_orders = reason
         super().interrupt(reason, ids)
 
-    def enforce(self, now: float) -> None:
-        """Interrupt handlers past their timeout, remind those that go on, kill those out of grace."""
-        super().enforce(now)
+    def interrupt_overdue(self, now: float) -> None:
+        """Interrupt handlers past their timeout, and remind those that go on; from any thread."""
+        super().interrupt_overdue(now)
         for run in list(self._runs):
             run.remind(now)
+
+    def next_interruption(self) -> float:
+        """When `interrupt_overdue` has something to do next; from any thread."""
+        return min([super().next_interruption(), *(run.remind_at for run in list(self._runs) if run.open)])
 
     def _end_of_patience(self, run: Run) -> float:
         # Also at a shutdown: a process can be killed, so nothing is gained by waiting for longer.

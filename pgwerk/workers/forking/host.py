@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pgwerk._core.claim import Claimed
-from pgwerk._core.enqueueing import encode_meta
+from pgwerk._core.enqueue_options import encode_meta
 from pgwerk._core.payload import storable_text
 from pgwerk._handlers.call import Hooks
 from pgwerk._handlers.forked import end_of_fork

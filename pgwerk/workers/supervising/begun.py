@@ -3,8 +3,9 @@
 import math
 import mmap
 
-from pgwerk._core.agenda import MAX_BUFFER, MAX_CLAIM
+from pgwerk._core.agenda import MAX_CLAIM
 from pgwerk._core.claim import Claimed
+from pgwerk._core.rate import MAX_BUFFER
 
 _ID = 36
 """Bytes of a job's id."""
