@@ -29,9 +29,9 @@ logger = logging.getLogger("pgwerk.worker")
 
 CANCEL_SECONDS = 2.0
 STEP = 0.005
-"""How often the thread that interrupts looks whether the run is over."""
+"""Seconds between checks whether the interrupted run is over."""
 BLINK = 0.001
-"""How often it looks whether the run is where an exception does no harm."""
+"""Seconds between checks whether the run is where an exception does no harm."""
 PATIENCE = 1.0
 """How long it waits for a block that takes or gives back what it needs; see `may_raise`."""
 AFTER_CANCEL = 0.05
