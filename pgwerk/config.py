@@ -58,7 +58,7 @@ class WerkConfig:
         for name in ("result_ttl", "failure_ttl", "max_payload_bytes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or value < 0):
-                raise ConfigError(f"{name}={value!r}: it must be None or a number not below 0")
+                raise ConfigError(f"{name}={value!r}: it must be None or a number of at least 0")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -76,7 +76,7 @@ class WerkConfig:
         """This, with those of *values* that are not None; raises ConfigError for an unknown name."""
         known = {field.name for field in fields(self)}
         if unknown := sorted(set(values) - known):
-            raise ConfigError(f"unknown setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
+            raise ConfigError(f"unknown setting {unknown[0]!r}; choose from {', '.join(sorted(known))}")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
 

@@ -62,7 +62,7 @@ BAD_CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
     "a repeat that is none": (handlers.noop, (), {"_repeat": 3}, "_repeat takes a Repeat"),
     "a callback that cannot be imported": (handlers.noop, (), {"_on_success": Callback(lambda _j: 1)}, "lambda"),
     "a failure mode that is none": (handlers.noop, (), {"_failure_mode": "drop"}, "'hold' or 'delete'"),
-    "a dependency that is no job": (handlers.noop, (), {"_depends_on": "x"}, "is no job"),
+    "a dependency that is no job": (handlers.noop, (), {"_depends_on": "x"}, "is not a job"),
     "a dependency that does not exist": (
         handlers.noop,
         (),

@@ -21,7 +21,7 @@ DOCUMENTED = tuple(
     enqueue enqueue_many enqueue_at enqueue_in apply map wait_for task
     get_job list_jobs get_executions get_job_dependencies get_queue_stats list_workers
     cancel_job requeue_job abort_job delete_job touch_job update_job bulk_requeue_jobs bulk_cancel_jobs purge_jobs
-    pause_queue resume_queue sweep vacuum truncate register_before_enqueue unregister_before_enqueue
+    pause_queue resume_queue sweep vacuum truncate register_before_enqueue unregister_before_enqueue middleware
     config dsn schema prefix serializer aio sync in_memory
     """.split()  # noqa: SIM905  # as lines of words it can be compared with the documents
 )

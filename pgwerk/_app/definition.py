@@ -14,6 +14,7 @@ from pgwerk._core.dsn import checked
 from pgwerk._core.enqueue_options import Defaults, params_of
 from pgwerk._core.enqueueing import Draft, Hook, draft
 from pgwerk._core.job import Job
+from pgwerk._core.middleware import Middleware
 from pgwerk._core.names import Names, literal
 from pgwerk._core.operation import Procedure, ask
 from pgwerk._core.operations import migrate
@@ -89,6 +90,7 @@ class App:
         self.startup: list[Callable[..., Any]] = []
         self.shutdown: list[Callable[..., Any]] = []
         self.before_enqueue: list[Hook] = []
+        self.middleware: list[Middleware] = []
         self.state = State()
         self.shared: dict[str, Any] = {}
         """What the backends of both faces have in common."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from pgwerk._app.definition import App
 from pgwerk._core.enqueueing import Hook
+from pgwerk._core.middleware import Middleware, checked
 from pgwerk._core.payload import Serializer
 from pgwerk.config import WerkConfig
 
 if TYPE_CHECKING:
     from pgwerk.aio.app import Werk as AioWerk
     from pgwerk.sync.app import Werk as SyncWerk
+
+M = TypeVar("M", bound=Middleware)
 
 
 class Face:
@@ -88,6 +91,16 @@ class Face:
     def unregister_before_enqueue(self, callback: Hook) -> None:
         """Take back `register_before_enqueue`; raises ValueError when it was not registered."""
         self._app.before_enqueue.remove(callback)
+
+    def middleware(self, func: M) -> M:
+        """Run *func* around every job, in every kind of worker; usable as a decorator.
+
+        It is called as ``func(ctx, call_next)``: ``call_next()`` runs the job and returns its result, or raises; what
+        *func* returns or raises is what happened. A coroutine function awaits ``call_next()``. The first registered is
+        outermost. Register where the app is defined, so that every worker's process does. Raises ConfigError.
+        """
+        self._app.middleware.append(checked(func))
+        return func
 
     # The other face ---------------------------------------------------------------
 

@@ -188,7 +188,7 @@ class WorkerConnection(ABC):
         self.failures += 1
         if self._troubled_since is None:
             self._troubled_since = monotonic()
-            logger.warning("%s; trying again until it works", error)
+            logger.warning("%s; retrying until it works", error)
 
     def works(self) -> None:
         """Jobs can be written and claimed; the first time after trouble, say so."""

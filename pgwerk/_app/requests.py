@@ -46,7 +46,7 @@ def statuses_of(value: Any) -> tuple[str, ...]:
     for name in found:
         if name not in set(JobStatus):
             raise ValueError(
-                f"{name!r} is no status of a job; there are {', '.join(status.value for status in JobStatus)}"
+                f"{name!r} is not a job status; choose from {', '.join(status.value for status in JobStatus)}"
             )
     return tuple(str(JobStatus(name)) for name in found)
 

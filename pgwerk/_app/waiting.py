@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pgwerk._core import options as opt
-from pgwerk._core.job import TERMINAL
+from pgwerk._core.notifications import parse_done
 from pgwerk._core.statements.queries import End
+from pgwerk._core.statuses import TERMINAL
 from pgwerk.errors import JobNotFound, JobTimeout
 
 LINGER = 30.0
@@ -62,8 +63,8 @@ class Ends:
             more = f" and {len(self.left) - 1} more" if len(self.left) > 1 else ""
             seconds = f"{self._timeout or 0.0:g} s"
             if trouble is not None:
-                raise JobTimeout(f"job {self.left[0]}{more} was not seen to end within {seconds}: {trouble}")
-            raise JobTimeout(f"job {self.left[0]}{more} did not end within {seconds}; it goes on")
+                raise JobTimeout(f"job {self.left[0]}{more} is not known to have finished within {seconds}: {trouble}")
+            raise JobTimeout(f"job {self.left[0]}{more} is still unfinished after {seconds} (it keeps running)")
         return min(self._poll, remaining)
 
     def remaining(self, now: float) -> float | None:
@@ -130,7 +131,7 @@ class Waits:
 
     def tell(self, payload: str) -> None:
         """Wake whom a notification concerns."""
-        for wait in {wait for id_ in payload.split(",") for wait in self._by_id.get(id_, ())}:
+        for wait in {wait for id_ in parse_done(payload) for wait in self._by_id.get(id_, ())}:
             wait.wake()
 
     def wake_all(self) -> None:

@@ -19,6 +19,7 @@ back short.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -36,16 +37,6 @@ INTERRUPT_GRACE = 5.0
 """Seconds between interrupting handlers at shutdown and giving their jobs back over their heads."""
 CLOSING_WAIT = 0.05
 """Seconds between looks at the handlers on the way out."""
-
-
-class Duty(Enum):
-    """Something a worker does apart from running jobs."""
-
-    HEARTBEAT = auto()
-    RECOVER = auto()
-    PROMOTE = auto()
-    SWEEP = auto()
-    ABORTS = auto()
 
 
 class Phase(Enum):
@@ -74,6 +65,37 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """When a duty is due."""
+
+    purpose: str
+    """What it is for, as a log line says it: "could not …"."""
+    interval: Callable[[Pace], float]
+    """Seconds from one time to the next."""
+    at_start: bool = True
+    """Due as soon as the worker runs; otherwise after one interval."""
+    needs_jobs: bool = False
+    """Skipped while the worker holds no job."""
+    in_closing: bool = False
+    """Also carried out while the worker shuts down."""
+
+
+class Duty(Enum):
+    """What a worker does apart from running jobs. A new one is a row here and one in `duties.ACTIONS`."""
+
+    HEARTBEAT = Rule(
+        "compare what is held with what is claimed", lambda pace: pace.heartbeat, at_start=False, in_closing=True
+    )
+    RECOVER = Rule("look for the jobs of dead workers", lambda pace: pace.heartbeat)
+    PROMOTE = Rule("queue scheduled jobs", lambda pace: pace.poll)
+    SWEEP = Rule("sweep", lambda pace: pace.sweep)
+    ABORTS = Rule("look for jobs to abort", lambda pace: pace.abort, at_start=False, needs_jobs=True, in_closing=True)
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now: duties, then a claim of so many jobs, then wait at most so long for an event."""
 
@@ -99,13 +121,7 @@ class Agenda:
         self._deadline = math.inf
         self._attention = Attention(pace.poll, now)
         self._rate = Rate(pace.concurrency, now)
-        self._next = {
-            Duty.HEARTBEAT: now + pace.heartbeat,
-            Duty.RECOVER: now,
-            Duty.PROMOTE: now,
-            Duty.SWEEP: now,
-            Duty.ABORTS: now + pace.abort,
-        }
+        self._next = {duty: now if duty.rule.at_start else now + duty.rule.interval(pace) for duty in Duty}
         self._turned = -math.inf
 
     # Events -----------------------------------------------------------------------
@@ -212,25 +228,10 @@ class Agenda:
     def _take_duties(self, now: float) -> tuple[Duty, ...]:
         due = []
         for duty, at in self._next.items():
-            if duty is Duty.ABORTS and not self.held:
-                continue
-            if at <= now:
+            if at <= now and (self.held or not duty.rule.needs_jobs):
                 due.append(duty)
-                self._next[duty] = now + self._interval(duty)
+                self._next[duty] = now + duty.rule.interval(self.pace)
         return tuple(due)
-
-    def _interval(self, duty: Duty) -> float:
-        match duty:
-            case Duty.HEARTBEAT:
-                return self.pace.heartbeat
-            case Duty.RECOVER:
-                return self.pace.heartbeat
-            case Duty.PROMOTE:
-                return self.pace.poll
-            case Duty.SWEEP:
-                return self.pace.sweep
-            case Duty.ABORTS:
-                return self.pace.abort
 
     def _advance_phase(self, now: float) -> None:
         if self._phase is Phase.DRAIN and now >= self._deadline:
@@ -239,7 +240,7 @@ class Agenda:
             self._phase, self._deadline = Phase.ABANDON, math.inf
 
     def _closing_plan(self, now: float) -> Plan:
-        duties = tuple(duty for duty in self._take_duties(now) if duty in (Duty.HEARTBEAT, Duty.ABORTS))
+        duties = tuple(duty for duty in self._take_duties(now) if duty.rule.in_closing)
         return Plan(
             duties,
             wait=0.0 if duties else CLOSING_WAIT,
@@ -250,7 +251,7 @@ class Agenda:
         )
 
     def _wait(self, now: float) -> float:
-        moments = [at for duty, at in self._next.items() if duty is not Duty.ABORTS or self.held]
+        moments = [at for duty, at in self._next.items() if self.held or not duty.rule.needs_jobs]
         moments += [self._attention.next_look, self._deadline]
         if self.held > self.pace.concurrency:
             moments.append(self._rate.last_finish + STALE_BUFFER + 0.001)

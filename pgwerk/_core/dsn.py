@@ -158,7 +158,7 @@ def checked(dsn: object, environ: Mapping[str, str]) -> str:
         cure = "str() of it"
         if hasattr(dsn, "render_as_string"):
             cure = "url.render_as_string(hide_password=False)"
-        raise ConfigError(f"the DSN is no text but a {kind}: pass {cure}")
+        raise ConfigError(f"the DSN must be text, not a {kind}: pass {cure}")
     found = normal(dsn)
     # The other way of writing one is left to libpq, which alone knows its options.
     why = problem(found) if "://" in found and not re.match(r"\s*\w+\s*=", found) else None

@@ -257,7 +257,7 @@ def _dependencies(value: Any) -> tuple[tuple[str, bool], ...]:
 def _parent_id(value: str) -> str:
     found = normal_id(value)
     if found is None:
-        raise EnqueueError(f"_depends_on={value!r} is no job: give a Job, its id, a Dependency, or a list of them")
+        raise EnqueueError(f"_depends_on={value!r} is not a job: give a Job, its id, a Dependency, or a list of them")
     return found
 
 

@@ -5,8 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-TERMINAL = ("complete", "failed", "aborted")
-"""Statuses that a job does not leave by itself."""
+from pgwerk._core.statuses import TERMINAL
 
 
 def reason_of(error: str | None) -> str | None:

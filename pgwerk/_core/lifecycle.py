@@ -55,9 +55,9 @@ from pgwerk._core.outcome import (
     Succeeded,
     TimedOut,
 )
+from pgwerk._core.statuses import RUNNING
 from pgwerk.errors import JobTimeout
 
-_RAN = (JobStatus.ACTIVE, JobStatus.ABORTING)
 MAX_LOST = 3
 """How often a job's worker may die while it runs, unless the job or the configuration says otherwise."""
 FREE_INTERRUPTIONS = 10
@@ -169,7 +169,7 @@ def decide(  # noqa: C901, PLR0912  # one case an outcome
         case Aborted(error) | Expired(error):
             return Verdict(
                 JobStatus.ABORTED,
-                ExecutionStatus.ABORTED if job.status in _RAN else None,
+                ExecutionStatus.ABORTED if job.status in RUNNING else None,
                 error=error,
                 keep=job.failure_ttl,
                 callback=_callback(job, "stopped"),
@@ -256,7 +256,7 @@ def _failed(job: Job, error: str) -> Verdict:
     callback = _callback(job, "failure")
     return Verdict(
         JobStatus.FAILED,
-        ExecutionStatus.FAILED if job.status in _RAN else None,
+        ExecutionStatus.FAILED if job.status in RUNNING else None,
         error=error,
         keep=job.failure_ttl,
         callback=callback,

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from pgwerk._core.claim import Claimed
 from pgwerk._core.context import Context
 from pgwerk._core.enqueue_options import class_name
 from pgwerk._core.job import Job
+from pgwerk._core.middleware import Middleware
 from pgwerk._core.outcome import SUCCEEDED, Aborted, Failed, Interrupted, Outcome, Succeeded, TimedOut
 from pgwerk._core.payload import Serializer, decode, encode, storable_text
 from pgwerk._handlers.run import INTERRUPTIONS, Run
@@ -37,14 +38,16 @@ class WorkerView(Protocol):
 
 @dataclass
 class Hooks:
-    """What runs around every handler."""
+    """What runs around every handler: `before`, then the middleware with the handler inside, `on_error`, `after`."""
 
     before: list[Callable[[Context], Any]] = field(default_factory=list)
     after: list[Callable[[Context], Any]] = field(default_factory=list)
     on_error: list[ExceptionHandler] = field(default_factory=list)
+    middleware: Sequence[Middleware] = ()
+    """The app's own list: what is registered later counts from the next job on."""
 
     def __bool__(self) -> bool:
-        return bool(self.before or self.after or self.on_error)
+        return bool(self.before or self.after or self.on_error or self.middleware)
 
 
 @dataclass(slots=True)
@@ -57,6 +60,9 @@ class Call:
     context: Context | None
     """Made when the handler or a hook asks for it."""
     wants_context: bool
+
+    def __call__(self) -> Any:
+        return self.func(*self.args, **self.kwargs)
 
     def about(self, ended: Job) -> None:
         """Make it the call of a callback: about the job that ended."""

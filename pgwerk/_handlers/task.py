@@ -5,16 +5,19 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
+from pgwerk._core.middleware import Link, compose
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
 from pgwerk._handlers.forked import end_of_fork
+from pgwerk._handlers.portal import Portal
 from pgwerk._handlers.run import INTERRUPTIONS, Interruption, Run, set_current_run
 
 
@@ -89,39 +92,45 @@ class LoopRunner(Handlers):
 
     async def _finish(self, run: TaskRun, call: Call) -> Any:
         """Call the handler. A process that it forked, and that comes back as well, ends here."""
-        pid = os.getpid()
-        try:
-            value = await self._handle(run, call)
-        except BaseException as error:
-            if os.getpid() != pid:
-                end_of_fork(error)
-            raise
-        if os.getpid() != pid:
-            end_of_fork(None)
-        return value
+        return await _ending_forks(self._handle(run, call))
 
     async def _handle(self, run: TaskRun, call: Call) -> Any:
         if inspect.iscoroutinefunction(call.func):
-            return await call.func(*call.args, **call.kwargs)
+            return await call()
         result = await self._in_thread(run, call)
         return await result if inspect.isawaitable(result) else result
 
-    async def _in_thread(self, run: TaskRun, call: Call) -> Any:
-        run.threaded = True
+    async def _in_thread(self, run: TaskRun, call: Callable[[], Any], portal: Portal | None = None) -> Any:
+        """Call something in a thread; a *portal* is served meanwhile."""
+        outside = run.threaded, run.inner
+        run.threaded, run.inner = True, None
         try:
             inside = contextvars.copy_context()
-            value, error = await self.threads.call(inside.run, _interruptible, run, self.thread_run, call)
+            done = self.threads.call(inside.run, _interruptible, run, self.thread_run, call)
+            value, error = await (done if portal is None else portal.serve(done))
         finally:
-            run.threaded, run.inner = False, None
+            run.threaded, run.inner = outside
         if error is not None:
             raise error
         return value
+
+    async def _inside(self, run: TaskRun, call: Call, context: Context) -> Any:
+        """Call the handler inside of the middleware."""
+        if not self.hooks.middleware:
+            return await self._finish(run, call)
+        bridge = _LoopBridge(self, run)
+        if inspect.iscoroutinefunction(call.func):
+            handler = Link(partial(self._finish, run, call), awaited=True)
+        else:
+            handler = Link(partial(bridge.call_blocking, call), awaited=False)
+        link = compose(self.hooks.middleware, context, handler, bridge)
+        return await _ending_forks((link.call if link.awaited else bridge.awaitable(link.call))())
 
     async def _hooked(self, run: TaskRun, call: Call, context: Context) -> Any:
         try:
             for hook in self.hooks.before:
                 await _awaited(hook(context))
-            return await self._finish(run, call)
+            return await self._inside(run, call, context)
         except BaseException as error:
             context.exception = error
             for handler in reversed(self.hooks.on_error):
@@ -147,7 +156,71 @@ async def _awaited(value: Any) -> None:
         _ = await value
 
 
-def _interruptible(outer: TaskRun, make: Callable[[TaskRun], Run], call: Call) -> tuple[Any, BaseException | None]:
+async def _ending_forks(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await a coroutine; a process that it forked, and that comes back as well, ends here."""
+    pid = os.getpid()
+    try:
+        value = await coroutine
+    except BaseException as error:
+        if os.getpid() != pid:
+            end_of_fork(error)
+        raise
+    if os.getpid() != pid:
+        end_of_fork(None)
+    return value
+
+
+class _LoopBridge:
+    """Lets blocking and asynchronous middleware of one job call each other on a loop: what blocks runs in a thread."""
+
+    def __init__(self, runner: LoopRunner, run: TaskRun) -> None:
+        self._runner = runner
+        self._run = run
+        self._portal: Portal | None = None
+        """Of the thread that runs now, or waits for what the loop runs for it; changed on the loop."""
+
+    def blocking(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Callable[[], Any]:
+        """Return a function that has the loop run the coroutine that *call* makes, and waits for it."""
+
+        def wait() -> Any:
+            assert self._portal is not None
+            return self._portal.call(call)
+
+        return wait
+
+    def awaitable(self, call: Callable[[], Any]) -> Callable[[], Coroutine[Any, Any, Any]]:
+        """Return a coroutine function that calls *call* in a thread."""
+
+        async def in_thread() -> Any:
+            outside, self._portal = self._portal, Portal(self._run)
+            try:
+                return await self._runner._in_thread(self._run, call, self._portal)  # noqa: SLF001  # of this module
+            finally:
+                self._portal = outside
+
+        return in_thread
+
+    def call_blocking(self, call: Call) -> Any:
+        """Call a handler in the thread of its middleware; what it returns may have to be awaited, on the loop."""
+        pid = os.getpid()
+        try:
+            value = call()
+        except BaseException as error:
+            if os.getpid() != pid:
+                end_of_fork(error)
+            raise
+        if os.getpid() != pid:
+            end_of_fork(None)
+        return self.blocking(partial(_await, value))() if inspect.isawaitable(value) else value
+
+
+async def _await(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def _interruptible(
+    outer: TaskRun, make: Callable[[TaskRun], Run], call: Callable[[], Any]
+) -> tuple[Any, BaseException | None]:
     """Call a function in this thread: its result, or what it raised."""
     value: Any = None
     error: BaseException | None = None
@@ -162,7 +235,7 @@ def _interruptible(outer: TaskRun, make: Callable[[TaskRun], Run], call: Call) -
             if outer.reason is not None:
                 # Interrupted before there was anything to interrupt.
                 raise outer.reason(outer.reason.__name__)  # noqa: TRY301  # as if it had arrived a moment later
-            value = call.func(*call.args, **call.kwargs)
+            value = call()
         except BaseException as raised:  # noqa: BLE001  # handed on
             error = raised
         if os.getpid() != pid:

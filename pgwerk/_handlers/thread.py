@@ -1,22 +1,20 @@
 """Running one handler in this thread: from a claimed row to an outcome. Nothing a handler does gets past it."""
 
-import asyncio
 import contextvars
 import inspect
-import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pgwerk._core.context import Context
 from pgwerk._core.job import Job
+from pgwerk._core.middleware import Link, compose
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers import forked
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
 from pgwerk._handlers.run import INTERRUPTIONS, Run, set_current_run
-
-logger = logging.getLogger("pgwerk.worker")
+from pgwerk._handlers.thread_loop import ThreadBridge, finish
 
 
 @dataclass
@@ -60,20 +58,50 @@ class Runner(Handlers):
     def _handle(self, call: Call) -> Any:
         """Call the handler. A process that it forked, and that comes back as well, ends here."""
         try:
-            value = finish(call.func(*call.args, **call.kwargs))
+            value = finish(call())
         except BaseException as error:
-            if forked.generation != self.generation:
-                forked.end_of_fork(error)
+            self._end_fork(error)
             raise
+        self._end_fork(None)
+        return value
+
+    async def _await(self, call: Call) -> Any:
+        """Call a handler that is a coroutine function, inside of asynchronous middleware; else like `_handle`."""
+        try:
+            value = await call()
+        except BaseException as error:
+            self._end_fork(error)
+            raise
+        self._end_fork(None)
+        return value
+
+    def _end_fork(self, error: BaseException | None) -> None:
         if forked.generation != self.generation:
-            forked.end_of_fork(None)
+            forked.end_of_fork(error)
+
+    def _inside(self, call: Call, context: Context) -> Any:
+        """Call the handler inside of the middleware."""
+        if not self.hooks.middleware:
+            return self._handle(call)
+        if inspect.iscoroutinefunction(call.func):
+            handler = Link(partial(self._await, call), awaited=True)
+        else:
+            handler = Link(partial(self._handle, call), awaited=False)
+        bridge = ThreadBridge()
+        link = compose(self.hooks.middleware, context, handler, bridge)
+        try:
+            value = (bridge.blocking(link.call) if link.awaited else link.call)()
+        except BaseException as error:
+            self._end_fork(error)
+            raise
+        self._end_fork(None)
         return value
 
     def _hooked(self, call: Call, context: Context) -> Any:
         try:
             for hook in self.hooks.before:
                 _ = finish(hook(context))
-            return self._handle(call)
+            return self._inside(call, context)
         except BaseException as error:
             context.exception = error
             for handler in reversed(self.hooks.on_error):
@@ -92,35 +120,3 @@ class Runner(Handlers):
             raise
         except Exception as error:  # noqa: BLE001  # logged
             hook_failed(hook, error)
-
-
-_loops = threading.local()
-
-
-def run_coroutine(coroutine: Any) -> Any:
-    """Run a coroutine to its end on this thread's own loop, made at first use."""
-    runner: asyncio.Runner | None = getattr(_loops, "runner", None)
-    if runner is None:
-        runner = _loops.runner = asyncio.Runner()
-    try:
-        return runner.run(coroutine)
-    except BaseException:
-        # A loop that was interrupted is not used again.
-        close_loop()
-        raise
-
-
-def close_loop() -> None:
-    """Close this thread's loop, if it made one."""
-    runner: asyncio.Runner | None = getattr(_loops, "runner", None)
-    if runner is not None:
-        _loops.runner = None
-        try:
-            runner.close()
-        except Exception:
-            logger.exception("closing the loop of a handler failed")
-
-
-def finish(value: Any) -> Any:
-    """Run *value* to its end if it is a coroutine, else return it."""
-    return run_coroutine(value) if value is not None and inspect.iscoroutine(value) else value

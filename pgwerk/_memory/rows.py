@@ -11,15 +11,11 @@ from pgwerk._core.job import FailureMode, Job, JobStatus, whole_payload
 from pgwerk._core.statements.claim_texts import OPTIONS
 from pgwerk._core.statements.claims import is_plain
 from pgwerk._core.statements.columns import PARSED_JSON, SELECTED, Decode
+from pgwerk._core.statuses import UNSUCCESSFUL
 from pgwerk._memory.values import stored
 
 Row: TypeAlias = dict[str, Any]
 """All columns by name; never changed in place. Times are aware datetimes; JSON stays the text that was stored."""
-
-UNSTARTED = ("queued", "scheduled", "waiting")
-RUNNING = ("active", "aborting")
-ENDED = ("complete", "failed", "aborted")
-UNSUCCESSFUL = ("failed", "aborted")
 
 _DEFAULTS: Row = {
     **dict.fromkeys((*SELECTED, "wait_delay", "budget")),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgwerk._core.cursor import Place
+from pgwerk._core.notifications import Due, make
 from pgwerk._memory.clock import Clock
 from pgwerk._memory.guard import Guard
 from pgwerk._memory.messages import WAKE, Listener, Messages
@@ -149,7 +150,7 @@ class Store:
 
     def _clock_moved(self) -> None:
         # What was due in an hour may be due now.
-        self.messages.deliver([(WAKE, "d0")])
+        self.messages.deliver([(WAKE, make(Due(0.0)))])
 
     def clear(self) -> None:
         """Forget all rows."""

@@ -40,7 +40,7 @@ def uuid(value: Any) -> str:
     """The canonical text of an id; raises SerializationError for what is none."""
     found = normal_id(value)
     if found is None:
-        raise SerializationError(f"{value!r} is no UUID")
+        raise SerializationError(f"{value!r} is not a UUID")
     return found
 
 

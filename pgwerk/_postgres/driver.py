@@ -13,6 +13,7 @@ from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 
 from pgwerk._core import lenient
 from pgwerk._core.dsn import ENCODE, EXAMPLE, normal, problem, unfit, unreadable
+from pgwerk._core.faults import Fault, fault_of
 from pgwerk._core.names import Names
 from pgwerk._core.operation import Statement
 from pgwerk._postgres.adapting import fits_all, fitting
@@ -51,9 +52,6 @@ DEAF = (
     "notifications do not arrive through the connection pooler: polling instead "
     "(set listen_dsn to a direct DSN for instant wake-ups)"
 )
-
-RETRYABLE = (errors.SerializationFailure, errors.DeadlockDetected)
-"""The transaction was rolled back for the sake of another: it can simply run again."""
 
 
 def connection_string(dsn: str, application_name: str) -> str:
@@ -138,42 +136,44 @@ class Renderer:
 def translated(error: psycopg.Error, where: str) -> WerkError:
     """The pgwerk error for one of psycopg's; *where* is the DSN as it may be shown."""
     text = str(error).strip() or type(error).__name__
-    match error:
-        case errors.UndefinedTable() | errors.InvalidSchemaName():
-            return SchemaVersionMismatch(
-                f"The tables are not there: {_first_line(text)}. Run `werk migrate` with the same --schema and "
-                "--prefix, or construct Werk with auto_migrate=True."
-            )
-        case errors.UndefinedColumn() | errors.UndefinedFunction():
-            return SchemaVersionMismatch(f"The tables are of another version: {_first_line(text)}. Run `werk migrate`.")
-        case errors.InsufficientPrivilege():
-            return DatabaseError(
-                f"The database role may not do this: {_first_line(text)}. Migrating needs USAGE and CREATE on the "
-                "schema; running needs SELECT, INSERT, UPDATE and DELETE on its tables.",
-                error.sqlstate,
-            )
-        case errors.QueryCanceled() | errors.LockNotAvailable():
-            return DatabaseError(
-                f"Postgres gave a statement up: {_first_line(text)}. If nobody cancelled it, this is the "
-                "statement_timeout or lock_timeout of the role or the database.",
-                error.sqlstate,
-            )
-        case errors.ReadOnlySqlTransaction():
-            return DatabaseError(
-                f"Postgres takes no writes here: {_first_line(text)}. It is a standby, or the transaction (or its "
-                "default, default_transaction_read_only) is read-only.",
-                error.sqlstate,
-            )
-        case errors.UntranslatableCharacter() | errors.CharacterNotInRepertoire():
-            return SerializationError(f"Postgres cannot store this text: {_first_line(text)}")
-        case _:
-            pass
-    if (error.sqlstate or "").startswith(("22", "54")):
-        # A malformed value, or one beyond a limit.
-        return SerializationError(f"Postgres cannot store this value: {_first_line(text)}")
+    state = error.sqlstate
     if lost(error):
         return ConnectionFailed(explained(text, where))
-    return DatabaseError(f"Postgres refused a statement: {text}", error.sqlstate)
+    match fault_of(state):
+        case Fault.NO_TABLES:
+            return SchemaVersionMismatch(
+                f"The tables are missing: {_first_line(text)}. Run `werk migrate` with the same --schema and "
+                "--prefix, or construct Werk with auto_migrate=True."
+            )
+        case Fault.OTHER_TABLES:
+            return SchemaVersionMismatch(f"The tables are of another version: {_first_line(text)}. Run `werk migrate`.")
+        case Fault.PRIVILEGE:
+            return DatabaseError(
+                f"The database role lacks a privilege: {_first_line(text)}. Migrating needs USAGE and CREATE on the "
+                "schema; running needs SELECT, INSERT, UPDATE and DELETE on its tables.",
+                state,
+            )
+        case Fault.CANCELED | Fault.LOCKED:
+            return DatabaseError(
+                f"Postgres gave up on a statement: {_first_line(text)}. If nobody cancelled it, this is the "
+                "statement_timeout or lock_timeout of the role or the database.",
+                state,
+            )
+        case Fault.READ_ONLY:
+            return DatabaseError(
+                f"Postgres accepts no writes here: {_first_line(text)}. It is a standby, or the transaction (or its "
+                "default, default_transaction_read_only) is read-only.",
+                state,
+            )
+        case Fault.VALUE if state is not None and state.startswith(("22", "54")):
+            # A malformed value, or one beyond a limit.
+            what = "text" if isinstance(error, _ENCODING_ERRORS) else "value"
+            return SerializationError(f"Postgres cannot store this {what}: {_first_line(text)}")
+        case _:
+            return DatabaseError(f"Postgres refused a statement: {text}", state)
+
+
+_ENCODING_ERRORS = (errors.UntranslatableCharacter, errors.CharacterNotInRepertoire)
 
 
 def sendable(
@@ -261,23 +261,14 @@ def lost(error: BaseException) -> bool:
     """Whether *error* means that the connection is gone or could not be made."""
     if not isinstance(error, psycopg.Error):
         return False
-    state = error.sqlstate
-    if state is None:
+    if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return state.startswith("08") or state in _GONE
+    return fault_of(error.sqlstate) is Fault.LOST
 
 
-_GONE = (
-    "57P01",  # shutting down, or terminated by somebody
-    "57P02",  # after a crash
-    "57P03",  # starting up
-    "57P04",  # the database was dropped
-    "57P05",  # idle_session_timeout
-    "25P03",  # idle_in_transaction_session_timeout
-    "25P04",  # transaction_timeout
-    "53300",  # too many connections
-)
-"""What Postgres says when it ends a connection, or refuses one, besides all of class 08."""
+def rolled_back(error: psycopg.Error | DatabaseError) -> bool:
+    """Whether the transaction was rolled back for the sake of another: it can simply run again."""
+    return error.sqlstate is not None and fault_of(error.sqlstate) is Fault.RETRY
 
 
 def _first_line(text: str) -> str:

@@ -19,7 +19,6 @@ from pgwerk._postgres.connecting import Unanswered, forget_prepared, refused
 from pgwerk._postgres.driver import (
     NOT_COPIED,
     POOL_TIMEOUT,
-    RETRYABLE,
     TRIES,
     UNREADABLE,
     Renderer,
@@ -27,6 +26,7 @@ from pgwerk._postgres.driver import (
     lost,
     no_records,
     read_leniently,
+    rolled_back,
     sendable,
     translated,
 )
@@ -107,7 +107,7 @@ class Executor:
                 if gone:
                     # The others may be, too.
                     pool.drop_idle()
-                again = isinstance(error, RETRYABLE) or (gone and op.repeatable and not isinstance(error, Unanswered))
+                again = rolled_back(error) or (gone and op.repeatable and not isinstance(error, Unanswered))
                 if not again or attempt == TRIES:
                     raise refused(error, self.where, pool.idle) from error
             await asyncio.sleep(backoff.reconnect(attempt, random.random()))

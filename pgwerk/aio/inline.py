@@ -48,7 +48,8 @@ class _Inline:
     """One job that runs in place. What is begun is done to its end, and recorded; a cancellation is raised then."""
 
     def __init__(self, werk: Any, runtime: Runtime, worker: InlineWorker, connection: Any) -> None:
-        self.runner = LoopRunner(werk, worker, runtime.app.serializer, Hooks(), werk.get_job, _Uninterruptible.of)
+        hooks = Hooks(middleware=runtime.app.middleware)
+        self.runner = LoopRunner(werk, worker, runtime.app.serializer, hooks, werk.get_job, _Uninterruptible.of)
         self._executor = runtime.backend
         self._connection = connection
         self._run: TaskRun | None = None

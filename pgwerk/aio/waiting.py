@@ -109,7 +109,7 @@ class _Corner:
     def _gave_up(self, reason: object) -> None:
         # Of those who tried at the same time, one says so.
         if self._listening.promising(monotonic()):
-            logger.warning("not listening for the ends of jobs, polling instead: %s", reason)
+            logger.warning("cannot listen for finished jobs, polling instead: %s", reason)
         self._listening.failed(monotonic())
 
     def _listens_or_cannot(self) -> bool:

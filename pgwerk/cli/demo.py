@@ -96,10 +96,10 @@ def results(batch: "Batch", counts: "Counts", took: float, dsn: str) -> list[Par
     failed = batch.failed()
     columns = [("file", False), ("attempts", True), ("reason", False)]
     broken = Grid("Jobs that failed", columns, empty="No job failed.")
-    if failed and all(words.reason(job).startswith("SyntaxError") for job in failed):
+    if failed and all(words.reason(job.reason).startswith("SyntaxError") for job in failed):
         broken.title += ": Python's own tests need files that are broken"
     for job in failed:
-        broken.add(str(job.args[0] if job.args else job.id), str(job.attempts), Cell(words.reason(job), "red"))
+        broken.add(str(job.args[0] if job.args else job.id), str(job.attempts), Cell(words.reason(job.reason), "red"))
     functions, classes = batch.totals()
     # A DSN with a user may hold a password, which does not belong on a screen.
     secret = not dsn.startswith(EMBEDDED) and ("@" in dsn or "password" in dsn)

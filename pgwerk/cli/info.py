@@ -1,17 +1,13 @@
 """`werk info`: the installation at a glance."""
 
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
 
 import click
 
+from pgwerk import views
 from pgwerk.cli import output, words
 from pgwerk.cli.grid import Cell, Facts, Grid, Part, status
 from pgwerk.cli.target import Target, target_options
-
-if TYPE_CHECKING:
-    from pgwerk import Werk
 
 STATUSES = ("queued", "scheduled", "waiting", "active", "complete", "failed", "aborted")
 
@@ -31,7 +27,7 @@ def info(target: Target, everything: bool, as_json: bool) -> None:
     Counting reads every job: on tables of millions of rows this takes a moment.
     """
     app = target.direct()
-    facts = read(app)
+    facts = views.installation(app)
     app.close()
     if as_json:
         output.show_json(facts)
@@ -39,28 +35,7 @@ def info(target: Target, everything: bool, as_json: bool) -> None:
         output.show(*parts(facts, everything=everything))
 
 
-def read(app: "Werk") -> dict[str, Any]:
-    """Ask the database, once for each thing."""
-    from pgwerk import __version__  # noqa: PLC0415
-
-    queues = [{**asdict(one), "total": one.total} for one in app.get_queue_stats()]
-    workers = [asdict(one) for one in app.list_workers()]
-    return {
-        "pgwerk": __version__,
-        "postgres": {"version": app.server_version(), "at": app.where},
-        "schema": {
-            "name": app.config.schema or "public",
-            "prefix": app.config.prefix,
-            "version": app.schema_version(),
-            "pending": app.pending_migrations(),
-        },
-        "queues": queues,
-        "workers": workers,
-        "at": datetime.now(UTC),
-    }
-
-
-def parts(facts: dict[str, Any], *, everything: bool) -> list[Part]:
+def parts(facts: views.InstallationView, *, everything: bool) -> list[Part]:
     """Lay the facts out."""
     schema = facts["schema"]
     head = Facts("")
@@ -69,13 +44,13 @@ def parts(facts: dict[str, Any], *, everything: bool) -> list[Part]:
     missing = f"; missing: {', '.join(schema['pending'])}, run `werk migrate`" if schema["pending"] else ""
     head.add("tables", f"schema {schema['name']}, prefix {schema['prefix']}, version {schema['version']}{missing}")
     shown = [one for one in facts["workers"] if everything or one["status"] != "stopped"]
-    found: list[Part] = [head, _queues(facts["queues"]), _workers(shown, facts["at"])]
+    found: list[Part] = [head, _queues(facts["queues"]), _workers(shown, datetime.fromisoformat(facts["at"]))]
     if hidden := len(facts["workers"]) - len(shown):
         found.append(f"{hidden} worker{'s have' if hidden > 1 else ' has'} stopped; --all lists them too.")
     return found
 
 
-def _queues(queues: list[dict[str, Any]]) -> Grid:
+def _queues(queues: list[views.QueueView]) -> Grid:
     columns = [("queue", False), *((name, True) for name in STATUSES), ("oldest", True), ("", False)]
     grid = Grid("Queues", columns, empty="No jobs.", spare=("aborted", "waiting", "scheduled"))
     for one in queues:
@@ -93,13 +68,13 @@ def _queues(queues: list[dict[str, Any]]) -> Grid:
     return grid
 
 
-def _workers(workers: list[dict[str, Any]], now: datetime) -> Grid:
+def _workers(workers: list[views.WorkerView], now: datetime) -> Grid:
     columns = [("worker", False), ("type", False), ("queues", False), ("status", False), ("active", True),
                ("heartbeat", True), ("up", True)]  # fmt: skip
     grid = Grid("Workers", columns, empty="No workers are running. Start one: werk worker myapp.tasks:app",
                 spare=("up", "type"))  # fmt: skip
     for one in workers:
-        about = one["metadata"] or {}
+        about = one["metadata"]
         places = about.get("concurrency")
         grid.add(
             one["name"],
@@ -108,6 +83,10 @@ def _workers(workers: list[dict[str, Any]], now: datetime) -> Grid:
             status(one["status"]),
             f"{one['active']}/{places}" if places else str(one["active"]),
             words.ago(one["heartbeat_at"], now),
-            words.duration((now - one["started_at"]).total_seconds()) if one["status"] == "active" else words.NOTHING,
+            words.duration(_age(one["started_at"], now)) if one["status"] == "active" else words.NOTHING,
         )
     return grid
+
+
+def _age(moment: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(moment)).total_seconds()

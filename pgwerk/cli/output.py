@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pgwerk.cli import words
+from pgwerk import views
 from pgwerk.cli.grid import Part, plain_lines
 
 
@@ -50,4 +50,4 @@ def note(sentence: str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON; what a job wrote is escaped by the encoding itself."""
-    print(json.dumps(words.plain(value), indent=2))
+    print(json.dumps(views.value(value), indent=2))

@@ -77,7 +77,7 @@ class _Reloader:
         self._over = threading.Event()
 
     def run(self) -> int:
-        logger.info("starting again when a Python file changes in %s", ", ".join(map(str, self._paths)))
+        logger.info("restarting when a Python file changes in %s", ", ".join(map(str, self._paths)))
         with self._signals():
             self._start()
             for changes in self._changes():
@@ -87,7 +87,7 @@ class _Reloader:
                 elif code == 0:
                     break
                 elif code is not None:
-                    logger.error("the worker ended with %d; waiting for a change", code)
+                    logger.error("the worker exited with %d; waiting for a change", code)
                     self._process = None
             return self._stopped()
 
@@ -112,7 +112,7 @@ class _Reloader:
 
     def _again(self, paths: Sequence[Path]) -> None:
         others = f" and {len(paths) - 1} others" if len(paths) > 1 else ""
-        logger.info("%s%s changed: starting again", os.path.relpath(paths[0]), others)
+        logger.info("%s%s changed: restarting", os.path.relpath(paths[0]), others)
         if self._code() is None and self._process is not None:
             self._process.terminate()
             _ = self._process.wait()

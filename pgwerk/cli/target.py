@@ -105,7 +105,7 @@ def load(path: str) -> Any:
             f"APP is module:attribute with dots, not a file. Did you mean {module_name}:{attribute or 'app'}?"
         )
     if not module_name or (colon and not attribute):
-        raise click.UsageError(f"{path!r} is no APP: it is module:attribute, for example myapp.tasks:app.")
+        raise click.UsageError(f"{path!r} is not an APP: give module:attribute, for example myapp.tasks:app.")
     # What `python -m` does: the project one stands in comes first.
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109  # a string to compare with
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -191,4 +191,4 @@ def _checked(found: Any, path: str) -> Any:
         )
     else:
         cure = f"Its type is {kind}. APP names the object that pgwerk.Werk(…) returned."
-    raise click.UsageError(f"{path!r} is no Werk. {cure}")
+    raise click.UsageError(f"{path!r} is not a Werk. {cure}")

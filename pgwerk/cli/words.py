@@ -1,10 +1,14 @@
-"""Values as people read them: ages, times, one-line reasons. Pure; what comes from a job is made printable here."""
+"""Values as people read them: ages, times, one-line reasons. Pure; what comes from a job is made printable here.
+
+They take what `pgwerk.views` gives: times as ISO 8601 text, values as JSON has them.
+"""
 
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 from pgwerk.logs import printable
+from pgwerk.views import UNDECODABLE
 
 NOTHING = "-"
 
@@ -22,50 +26,37 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def ago(moment: datetime | None, now: datetime) -> str:
+def ago(moment: str | None, now: datetime) -> str:
     """Say how long ago, or in how long."""
     if moment is None:
         return NOTHING
-    seconds = (now - moment).total_seconds()
+    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
     return f"in {duration(-seconds)}" if seconds < -0.5 else f"{duration(max(0, seconds))} ago"
 
 
-def moment(value: datetime | None, now: datetime) -> str:
+def moment(value: str | None, now: datetime) -> str:
     """Say when, both ways."""
     if value is None:
         return NOTHING
-    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value, now)})"
+    return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value, now)})"
 
 
-def reason(of: Any) -> str:
+def reason(text: str | None) -> str:
     """Say what a job or an execution raised, on one line."""
-    return printable(of.reason) if of.reason else NOTHING
+    return printable(text) if text else NOTHING
 
 
 def value(found: Any) -> str:
-    """A payload, result or meta, as JSON on one line."""
-    return printable(json.dumps(plain(found), ensure_ascii=False))
+    """A payload, result or meta of a view, as JSON on one line; one that cannot be decoded as the reason."""
+    return printable(json.dumps(_readable(found), ensure_ascii=False))
 
 
-def call(args: Any, kwargs: Any) -> str:
-    """Arguments as they would be written in Python."""
-    parts = [repr(plain(arg)) for arg in args]
-    parts += [f"{name}={plain(arg)!r}" for name, arg in dict(kwargs).items()]
+def call(args: list[Any], kwargs: dict[str, Any]) -> str:
+    """Arguments of a view as they would be written in Python."""
+    parts = [repr(_readable(arg)) for arg in args]
+    parts += [f"{name}={_readable(arg)!r}" for name, arg in kwargs.items()]
     return printable(", ".join(parts))
 
 
-def plain(found: Any) -> Any:
-    """What JSON can hold of *found*; the rest as text."""
-    if isinstance(found, str):
-        return str(found)
-    if found is None or isinstance(found, bool | int | float):
-        return found
-    if isinstance(found, datetime):
-        return found.isoformat()
-    if isinstance(found, dict):
-        return {str(name): plain(item) for name, item in found.items()}
-    if isinstance(found, list | tuple | set | frozenset):
-        return [plain(item) for item in found]
-    if hasattr(found, "reason") and hasattr(found, "text"):  # a stored value that cannot be decoded
-        return f"({found.reason})"
-    return str(found)
+def _readable(found: Any) -> Any:
+    return f"({found[UNDECODABLE]})" if isinstance(found, dict) and UNDECODABLE in found else found

@@ -64,7 +64,7 @@ def checked_path(file: str) -> Path:
         path = (LIBRARY / file).resolve()
         inside = path.is_relative_to(LIBRARY) and not NOT_OURS & set(path.relative_to(LIBRARY).parts)
     if not inside or path.suffix != ".py":
-        raise ValueError(f"{file!r} is no Python file of the standard library in {LIBRARY}, or beside it")
+        raise ValueError(f"{file!r} is not a Python file of the standard library in {LIBRARY}, or beside it")
     return path
 
 

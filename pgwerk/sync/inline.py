@@ -12,7 +12,8 @@ from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._handlers.call import Hooks
 from pgwerk._handlers.interrupt import ThreadRun
 from pgwerk._handlers.run import current_run, monotonic
-from pgwerk._handlers.thread import Runner, close_loop
+from pgwerk._handlers.thread import Runner
+from pgwerk._handlers.thread_loop import close_loop
 from pgwerk.errors import WerkError
 from pgwerk.sync.runtime import Runtime
 
@@ -25,7 +26,7 @@ def run_inline(werk: Any, runtime: Runtime, new_job: NewJob, conn: Any) -> Job |
     refuse_to_run(new_job)
     connection = runtime.joined(conn)
     worker = InlineWorker()
-    runner = Runner(werk, worker, runtime.app.serializer, Hooks(), werk.get_job)
+    runner = Runner(werk, worker, runtime.app.serializer, Hooks(middleware=runtime.app.middleware), werk.get_job)
     outer = current_run()
 
     def interruption() -> BaseException | None:

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
+from pgwerk._core.notifications import PROBE
 from pgwerk._postgres.adapting import PLAIN
 from pgwerk._postgres.driver import DEAF, PROOF_SECONDS, connection_string, lost, shown_dsn, translated
 from pgwerk._postgres.settings import FACTS, facts, pin
@@ -72,7 +73,7 @@ class Listener:
     def _proves_itself(self) -> bool:
         assert self._connection is not None
         with contextlib.closing(self._executor.connect()) as other:
-            _ = other.execute("select pg_notify(%s, 'p')", [self._channels[0]])
+            _ = other.execute("select pg_notify(%s, %s)", [self._channels[0], PROBE])
         for notify in self._connection.notifies(timeout=PROOF_SECONDS, stop_after=1):
             return bool(notify.payload)
         return False

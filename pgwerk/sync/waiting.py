@@ -118,7 +118,7 @@ class WaitingRoom:
             if connected:
                 logger.info("the listening connection was lost: %s", error)
                 return
-            logger.warning("not listening for the ends of jobs, polling instead: %s", error)
+            logger.warning("cannot listen for finished jobs, polling instead: %s", error)
             with state.lock:
                 state.listening.failed(time.monotonic())
         finally:

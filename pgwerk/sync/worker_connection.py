@@ -14,7 +14,7 @@ from psycopg import Connection, pq
 from pgwerk._app.ports import WorkerConnection, unexpected
 from pgwerk._core.operation import Operation, R
 from pgwerk._postgres.bounded import bounded
-from pgwerk._postgres.driver import TRIES, translated
+from pgwerk._postgres.driver import TRIES, rolled_back, translated
 from pgwerk.errors import ConnectionFailed, DatabaseError, WerkError
 from pgwerk.sync.executor import Executor
 
@@ -36,8 +36,6 @@ SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 _SET = f"select {', '.join('set_config(%s, %s, false)' for _ in SETTINGS)}"
-ROLLED_BACK = ("40001", "40P01")
-"""A serialization failure or a deadlock: for the sake of another transaction, and worth another try at once."""
 
 
 class PostgresWorkerConnection(WorkerConnection):
@@ -104,7 +102,7 @@ class PostgresWorkerConnection(WorkerConnection):
             try:
                 return self._executor.run_on(connection, op, meanwhile)
             except DatabaseError as error:
-                if error.sqlstate not in ROLLED_BACK:
+                if not rolled_back(error):
                     raise
         return self._executor.run_on(connection, op, meanwhile)
 

@@ -134,7 +134,7 @@ def _loop_in_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 # From a task that a handler started: the loop stops, as if the whole program were to end.
-                logger.error("a task raised %s on the worker's loop: it is ignored", type(error).__name__)  # noqa: TRY400
+                logger.error("ignored %s, raised by a task on the worker's loop", type(error).__name__)  # noqa: TRY400
 
     thread = threading.Thread(target=serve, name="werk-loop", daemon=True)
     thread.start()

@@ -34,12 +34,13 @@ class _Awaitable(BaseWorker):
         """Stop on TERM and INT; only where the loop runs in the main thread."""
         loop = asyncio.get_running_loop()
         added: dict[int, Any] = {}
+        self._signalled = 0
         if threading.current_thread() is threading.main_thread():
             for number in (int(signal.SIGTERM), int(signal.SIGINT)):
                 before = signal.getsignal(number)
                 if before in (signal.SIG_DFL, signal.default_int_handler):
                     with contextlib.suppress(NotImplementedError, ValueError):
-                        loop.add_signal_handler(number, self.stop)
+                        loop.add_signal_handler(number, self.stop_at, signal.Signals(number))
                         added[number] = before
         signals.handled(added)
         try:

@@ -24,6 +24,7 @@ from pgwerk.sync.app import Werk
 from pgwerk.sync.backend import kind_of
 from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking import signals
+from pgwerk.workers.reporting.endings import stopping
 from pgwerk.workers.reporting.log_writer import steady
 from pgwerk.workers.reporting.standard_streams import open_standard_streams
 
@@ -101,7 +102,8 @@ class BaseWorker:
         )
         self.strategy = DequeueStrategy(dequeue_strategy)
         self.health_file = health_file
-        self.hooks = Hooks(list(before_process), list(after_process))
+        self.hooks = Hooks(list(before_process), list(after_process), middleware=self.runtime.app.middleware)
+        self._signalled = 0
         self.id = new_id()
         self.name = f"{socket.gethostname()}.{os.getpid()}"
 
@@ -133,6 +135,17 @@ class BaseWorker:
         """Ask the worker to finish what runs and end; asked again, to give it back. From any thread."""
         raise NotImplementedError
 
+    def stop_at(self, number: signal.Signals) -> None:
+        """Stop because of a signal: the log says what that means for the jobs that run."""
+        self._signalled += 1
+        logger.info("%s", stopping(number.name, self._signalled, self.running_jobs, self.pace.shutdown))
+        self.stop()
+
+    @property
+    def running_jobs(self) -> int:
+        """How many jobs run now, as far as this process knows."""
+        raise NotImplementedError
+
     @property
     def liveness(self) -> float:
         """Seconds until this worker counts as dead when it is not heard of."""
@@ -157,9 +170,10 @@ class BaseWorker:
             yield
             return
 
+        self._signalled = 0
+
         def stop(number: int, _frame: FrameType | None) -> None:
-            logger.info("%s: stopping", signal.Signals(number).name)
-            self.stop()
+            self.stop_at(signal.Signals(number))
 
         wanted: dict[signal.Signals, Any] = {signal.SIGTERM: stop}
         for number, act in self._more_signals().items():

@@ -21,6 +21,7 @@ from pgwerk.workers.coordinating.coordinator import Coordinator
 from pgwerk.workers.coordinating.identity import Identity
 from pgwerk.workers.coordinating.wakeup import Wakeup
 from pgwerk.workers.crews.base import Crew
+from pgwerk.workers.reporting.endings import count
 from pgwerk.workers.reporting.log_writer import handed_over
 from pgwerk.workers.reporting.report import Condition, Reporter, in_words
 from pgwerk.workers.supervising.begun import BegunJobs
@@ -47,6 +48,7 @@ class CrewWorker(BaseWorker):
     ) -> None:
         super().__init__(app, queues, concurrency, **settings)
         self._coordinator: Coordinator | None = None
+        self._runs: Crew | None = None
         self._stops = 0
         self._told = 0
         self.job_limit: int | None = None
@@ -77,9 +79,11 @@ class CrewWorker(BaseWorker):
             finally:
                 if self.vitals is not None:
                     self._pulse()
-                self._coordinator = None
+                self._coordinator = self._runs = None
                 self._stops = 0
-            logger.info("worker %s: stopped after %d jobs", self.name, coordinator.figures[0])
+            given_back = coordinator.outcomes.interrupted
+            more = f", gave back {count(given_back, 'running job')}" if given_back else ""
+            logger.info("worker %s: stopped after %s%s", self.name, count(coordinator.figures[0], "job"), more)
 
     @contextlib.contextmanager
     def _shown(self) -> Iterator[None]:
@@ -129,7 +133,7 @@ class CrewWorker(BaseWorker):
                     raise
                 failures += 1
                 if failures == 1:
-                    logger.warning("%s Trying again until it works.", error)
+                    logger.warning("%s Retrying until it works.", error)
                 if self._told_to_stop(backoff.reconnect(failures, random.random())):
                     raise
             else:
@@ -155,7 +159,7 @@ class CrewWorker(BaseWorker):
 
     def _make_coordinator(self) -> Coordinator:
         wakeup = Wakeup()
-        crew = self._crew(wakeup.wake)
+        crew = self._runs = self._crew(wakeup.wake)
         coordinator = Coordinator(
             Identity(self.id, self.name, self.queues, self.metadata()),
             self.runtime.backend.worker_connection(),
@@ -205,6 +209,11 @@ class CrewWorker(BaseWorker):
             self._stops += 1
 
     @property
+    def running_jobs(self) -> int:
+        """How many jobs run now."""
+        return len(self._runs.running()) if self._runs is not None else 0
+
+    @property
     def stopping(self) -> bool:
         """Whether the worker is on its way out."""
         return self._coordinator is not None and self._coordinator.stopping
@@ -215,4 +224,4 @@ class CrewWorker(BaseWorker):
         try:
             _ = self.runtime.backend.run(running.progress(claimed.id, claimed.claim, value))
         except WerkError as error:
-            logger.warning("the progress of job %s was not stored: %s", claimed.id, error)
+            logger.warning("could not store the progress of job %s: %s", claimed.id, error)

@@ -106,13 +106,18 @@ class Worker(BaseWorker):
             self._stops = 0
         logger.info("supervisor %s: stopped", os.getpid())
         if self._unusable:
-            raise WerkError("the worker ended because it cannot work; the reason is in its log, above")
+            raise WerkError("worker exited: its child processes cannot start (see the error logged above)")
         reporter.end("stopped")
 
     def stop(self) -> None:
         """Ask the children to finish what runs and end; asked again, to give it back. From any thread."""
         self._stops += 1
         self._wake()
+
+    @property
+    def running_jobs(self) -> int:
+        """How many jobs the children hold, as they said last."""
+        return self._watch.held if self._wakeup is not None else 0
 
     def restart(self) -> None:
         """Replace every child, one after the other, without dropping a job. From any thread."""
@@ -220,7 +225,7 @@ class Worker(BaseWorker):
     def _not_spawned(self, slot: int, error: OSError) -> None:
         pause = self._supervision.not_spawned(slot, monotonic())
         self._watch.ended(slot, for_good=False)
-        logger.error("a child could not be started (%s); trying again in %.1f s", error.strerror or error, pause)
+        logger.error("could not start a child (%s); retrying in %.1f s", error.strerror or error, pause)
 
     def _reap(self) -> None:
         for process in list(self._children.values()):
@@ -258,7 +263,7 @@ class Worker(BaseWorker):
         if process is None:
             return
         if command is Command.KILL:
-            logger.error("child %d does not end: killing it", pid)
+            logger.error("child %d did not exit in time: killing it", pid)
             process.signal(signal.SIGKILL)
             return
         stop = children.TOO_LARGE if process.too_large else children.STOP

@@ -121,7 +121,7 @@ async def test_what_cannot_be_is_refused_before_any_sql(dsn: str, schema: str) -
             _ = await refused
     with pytest.raises(JobNotFound):
         _ = await nowhere.get_job("no id")
-    with pytest.raises(ValueError, match="no status"):
+    with pytest.raises(ValueError, match="not a job status"):
         _ = await nowhere.list_jobs(status="done")
     with pytest.raises(ConnectionError):
         _ = await nowhere.list_jobs()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from pgwerk import Job, JobStatus
+from pgwerk import Job, JobStatus, views
 from pgwerk.cli import words
 from pgwerk.cli.grid import Block, Facts, Grid, Part, plain_lines, status
 from pgwerk.cli.jobs import listing
@@ -24,8 +24,11 @@ def shown(part: Part, width: int, *, colour: bool = False) -> str:
 
 
 def jobs() -> Grid:
-    return listing([Job(id=ID, function="shop.tasks.send", status=JobStatus.FAILED, error="oh \x1b[2J no", attempts=2,
-                        enqueued_at=NOW - timedelta(minutes=3))], NOW)  # fmt: skip
+    job = Job(
+        id=ID, function="shop.tasks.send", status=JobStatus.FAILED, error="oh \x1b[2J no", attempts=2,
+        enqueued_at=NOW - timedelta(minutes=3),
+    )  # fmt: skip
+    return listing([views.job(job)], NOW)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
@@ -77,7 +80,7 @@ def test_reasons() -> None:
         'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    boom()\n    ^^^\n'
         "KeyError: 'x'\nand more\n  indented"
     )
-    assert words.reason(Job(error=trace)) == "KeyError: 'x'"
+    assert words.reason(Job(error=trace).reason) == "KeyError: 'x'"
     late = Job(error="timed out after 3 s\nTraceback (most recent call last):\n  File x")
-    assert words.reason(late) == "timed out after 3 s"
-    assert words.reason(Job()) == words.reason(Job(error=" \n")) == "-"
+    assert words.reason(late.reason) == "timed out after 3 s"
+    assert words.reason(Job().reason) == words.reason(Job(error=" \n").reason) == "-"

@@ -95,13 +95,13 @@ def test_an_edit_starts_the_worker_again_with_the_new_code_and_a_mistake_waits_f
     assert app.apply(f"{project.name}.greet", "Ann", timeout=30) == "hi Ann"
     before = file.read_text()
     file.write_text(before.replace('"hi "', '"hello "'))
-    reloading.says(f"{file.name} changed: starting again")
+    reloading.says(f"{file.name} changed: restarting")
     eventually(lambda: app.apply(f"{project.name}.greet", "Ann", timeout=30) == "hello Ann")
 
     file.write_text(before + "def broken(:\n")
     reloading.says("Traceback (most recent call last)")
     reloading.says("SyntaxError")
-    reloading.says("the worker ended with 1; waiting for a change")
+    reloading.says("the worker exited with 1; waiting for a change")
     assert reloading.process.poll() is None
     file.write_text(before.replace('"hi "', '"welcome "'))
     assert app.apply(f"{project.name}.greet", "Ann", timeout=30) == "welcome Ann"
@@ -109,7 +109,7 @@ def test_an_edit_starts_the_worker_again_with_the_new_code_and_a_mistake_waits_f
     (project.parent / "notes.txt").write_text("not code")
     reloading.process.send_signal(signal.SIGINT)
     assert reloading.process.wait(20) == 0
-    assert reloading.log.read_text().count("changed: starting again") == 3
+    assert reloading.log.read_text().count("changed: restarting") == 3
     assert {worker.status for worker in app.list_workers()} == {"stopped"}
     app.close()
 

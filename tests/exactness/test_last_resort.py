@@ -78,7 +78,7 @@ def test_an_error_of_the_client_library_costs_one_job(
         handlers.note("go")
         for number in range(10):
             assert app.apply(handlers.echo, number, timeout=20) == number
-        eventually(lambda: "cannot be written yet" in caplog.text)
+        eventually(lambda: "cannot write the outcome of job" in caplog.text)
         assert app.get_job(bad).status is JobStatus.ACTIVE
         poison.clear()
         expect(app, bad, JobStatus.FAILED)
@@ -142,13 +142,13 @@ def test_tables_that_were_dropped_are_told_of_once_and_answer_again_only_when_th
         assert app.apply(handlers.echo, 1, timeout=20) == 1
         outside.sql("alter table {jobs} rename to away")
         eventually(lambda: worker._coordinator is not None and worker._coordinator.session.failures >= 6)
-        assert (caplog.text.count("trying again until it works"), caplog.text.count("answers again")) == (1, 0)
+        assert (caplog.text.count("retrying until it works"), caplog.text.count("answers again")) == (1, 0)
         away = outside.one("select c.oid::regclass::text from pg_class c where relname = 'away'")
         name = app._app.names.render("{jobs}", with_params=False).rpartition(".")[2]
         outside.sql(f"alter table {away} rename to {name}")
         assert app.apply(handlers.echo, 2, timeout=20) == 2
         eventually(lambda: caplog.text.count("answers again") == 1)
-        assert caplog.text.count("trying again until it works") == 1
+        assert caplog.text.count("retrying until it works") == 1
 
 
 # Sweeps ---------------------------------------------------------------------------

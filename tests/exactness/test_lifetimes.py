@@ -68,7 +68,7 @@ def test_a_job_whose_heartbeat_stops_is_recovered_although_its_worker_is_not_yet
             expect(app, job, JobStatus.COMPLETE, attempts=2, seconds=10)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
-    eventually(lambda: "was lost while it ran" in process.output())
+    eventually(lambda: "no longer belongs to this worker" in process.output())
     assert [e.status.value for e in app.get_executions(job)] == ["failed", "complete"]
     assert "not renewed for 0.5 s" in (app.get_executions(job)[0].error or "")
 

@@ -334,7 +334,7 @@ def test_an_error_in_the_thread_that_beats_does_not_end_it(
         assert failed.wait(20)
         failing.clear()
         passes(outside, 1, 2)
-    assert "a heartbeat failed; trying again" in caplog.text
+    assert "a heartbeat failed; retrying" in caplog.text
 
 
 @pytest.mark.slow

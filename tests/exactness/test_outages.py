@@ -265,6 +265,6 @@ def test_a_worker_started_before_postgres_waits_for_it(
     job = enqueued(served.enqueue(handlers.noted, "a"))
     server.stop("fast")
     process = served_worker(processes=1, concurrency=1)
-    eventually(lambda: "trying again until it works" in process.output() or "does not answer" in process.output())
+    eventually(lambda: "retrying until it works" in process.output() or "does not answer" in process.output())
     server.start()
     expect(served, job, JobStatus.COMPLETE)

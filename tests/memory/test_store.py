@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwerk._app.clock import new_id
+from pgwerk._core.notifications import Due, make
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.operations.enqueue import NewJob, enqueue_many
 from pgwerk._core.statements import claims, enqueue, queries, running, schema, settling, upkeep, workers
@@ -254,7 +255,7 @@ def test_a_job_that_is_due_in_an_hour_is_due_when_an_hour_was_skipped(store: Sto
     heard.connect()
     assert backend.run(store, upkeep.promote(10)).moved == 0
     store.clock.advance(3601)
-    assert heard.drain() == [(WAKE, "d0")]
+    assert heard.drain() == [(WAKE, make(Due(0.0)))]
     assert backend.run(store, upkeep.promote(10)).moved == 1
     assert [one.id for one in backend.run(store, claims.claim(["default"], 1, WORKER)).jobs] == [id_]
     heard.close()

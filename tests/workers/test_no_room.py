@@ -70,7 +70,7 @@ def test_children_live_on_while_no_other_can_be_forked(
     victim = next(pid for pid in (first, second) if pid in notes.pids("start a"))
     full.touch()
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: process.output().count("a child could not be started") >= 2)
+    eventually(lambda: process.output().count("could not start a child") >= 2)
     survivor = second if victim == first else first
     assert process.children() == [survivor]
     assert app.apply(handlers.add, 1, 2, timeout=20) == 3
@@ -92,7 +92,7 @@ def test_a_worker_whose_children_cannot_be_forked_waits_until_they_can(
     job = app.enqueue(handlers.kill_self)
     assert job is not None
     assert app.wait_for(job, timeout=20).status is JobStatus.FAILED
-    eventually(lambda: "trying again until it works: " in process.output())
+    eventually(lambda: "retrying until it works: " in process.output())
     late = app.enqueue(handlers.add, 3, 4)
     assert late is not None
     full.unlink()

@@ -13,7 +13,7 @@ from pgwerk.embedded import Server, temporary
 from tests.fixtures.workers import Notes, eventually, living_workers, thread_worker
 from tests.workers import handlers
 
-TROUBLE = "trying again until it works"
+TROUBLE = "retrying until it works"
 OVER = "answers again"
 SETTINGS = {"heartbeat_interval": 0.3, "poll_interval": 0.3}
 
@@ -97,10 +97,10 @@ def test_a_row_that_was_dropped(
         notes.wait("start a")
         for times in (1, 2):
             pg.execute(app._app.names.render("delete from {worker}", with_params=False).encode())
-            eventually(lambda: lines("the row of this worker was gone: registering again") == times)  # noqa: B023
+            eventually(lambda: lines("this worker's row was missing: registered it again") == times)  # noqa: B023
             living_workers(app)
         assert app.wait_for(job, timeout=20).attempts == 1
-        assert (lines("registering again"), lines(TROUBLE)) == (2, 0)
+        assert (lines("registered it again"), lines(TROUBLE)) == (2, 0)
 
 
 class Hog:

@@ -212,7 +212,7 @@ def test_a_worker_that_was_stopped_past_its_heartbeat_changes_nothing(
         assert (done.status, done.attempts) == (JobStatus.COMPLETE, 1)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
-    eventually(lambda: "was lost while it ran" in process.output(), what="the lost job's log line")
+    eventually(lambda: "no longer belongs to this worker" in process.output(), what="the lost job's log line")
     second.terminate()
     second.wait()
     notes.wait(f"callback long_nap complete {job.id}")
@@ -231,7 +231,7 @@ def _alive(pid: int) -> bool:
 
 def test_a_worker_waits_for_postgres_and_says_so_once(worker_process: Start, notes: Notes) -> None:
     process = worker_process(processes=1, dsn="postgresql://nobody@127.0.0.1:1/x")
-    eventually(lambda: "Trying again until it works" in process.output())
+    eventually(lambda: "Retrying until it works" in process.output())
     process.terminate()
     assert process.wait() == 0
     assert process.output().count("does not answer") == 1
@@ -241,4 +241,4 @@ def test_a_worker_without_tables_ends_with_the_reason(dsn: str, worker_process: 
     process = worker_process(processes=2, auto_migrate=False)
     assert process.wait() == 1
     assert "werk migrate" in process.output()
-    assert "it cannot work" in process.output()
+    assert "its child processes cannot start" in process.output()

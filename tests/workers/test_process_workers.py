@@ -118,7 +118,7 @@ def test_a_second_term_gives_back_at_once(app: Werk, worker_process: Start, kind
     assert job is not None
     notes.wait("start a")
     process.terminate()
-    eventually(lambda: "SIGTERM: stopping" in process.output())
+    eventually(lambda: "SIGTERM: stopping; waiting up to" in process.output())
     started = time.monotonic()
     process.terminate()
     assert process.wait() == 0, process.output()

@@ -73,7 +73,7 @@ def test_systemd_is_told_of_the_whole_life_of_a_worker(
     eventually(lambda: manager.has("READY"))
     assert [w for w in app.list_workers() if w.status == "active"]
     assert app.apply(handlers.add, 1, 2, timeout=20) == 3
-    eventually(lambda: any("1 jobs ended, 0 of them not well" in one.get("STATUS", "") for one in manager.heard()))
+    eventually(lambda: any("finished 1 job (0 failed)" in one.get("STATUS", "") for one in manager.heard()))
     begin, so_far = time.monotonic(), manager.count("WATCHDOG")
     eventually(lambda: manager.count("WATCHDOG") >= so_far + 4)
     assert time.monotonic() - begin < 3, "at least twice in the time after which systemd kills"
@@ -137,7 +137,7 @@ def test_a_manager_that_does_not_listen_is_named_once(tmp_path: Path, caplog: py
     for _ in range(3):
         sender.send(READY="1")
     (record,) = caplog.records
-    assert "cannot be told" in record.getMessage()
+    assert "cannot notify the service manager" in record.getMessage()
 
 
 # The health file ------------------------------------------------------------------

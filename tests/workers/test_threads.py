@@ -100,7 +100,7 @@ def test_two_workers_in_one_process_share_the_work(app: Werk, notes: Notes) -> N
 def test_waiting_times_out_and_the_job_goes_on(app: Werk) -> None:
     job = app.enqueue(handlers.noop)
     assert job is not None
-    with pytest.raises(JobTimeout, match=r"did not end within 0\.2 s"):
+    with pytest.raises(JobTimeout, match=r"is still unfinished after 0\.2 s"):
         app.wait_for(job, timeout=0.2)
     assert app.get_job(job).status is JobStatus.QUEUED
 
@@ -143,9 +143,9 @@ def test_what_a_worker_does_shows_at_info(app: Werk, caplog: pytest.LogCaptureFi
     caplog.set_level("INFO", "pgwerk")
     with thread_worker(app):
         app.apply(handlers.add, 1, 1, timeout=20)
-        eventually(lambda: "1 jobs ended" in caplog.text)
+        eventually(lambda: "finished 1 job in " in caplog.text)
     assert "threads, queues default" in caplog.text
-    assert "stopped after 1 jobs" in caplog.text
+    assert "stopped after 1 job" in caplog.text
 
 
 def test_a_thread_that_gets_the_ident_of_one_left_behind_goes_on_working(

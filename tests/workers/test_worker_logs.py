@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import pgwerk
-from pgwerk import JobStatus, ThreadWorker, Werk
-from tests.fixtures.workers import ROOT, burst, running
+from pgwerk import Job, JobStatus, Retry, ThreadWorker, Werk
+from tests.fixtures.workers import ROOT, Notes, WorkerProcess, burst, eventually, living_workers, running
 from tests.workers import handlers
 
 Kind = Callable[..., Any]
@@ -92,7 +92,7 @@ def test_the_last_lines_are_there_when_a_worker_has_ended(app: Werk, caplog: pyt
     caplog.set_level(logging.INFO, "pgwerk")
     app.enqueue(handlers.fail)
     burst(app)
-    assert "stopped after 1 jobs" in caplog.text
+    assert "stopped after 1 job" in caplog.text
     assert "failed, attempt 1 of 1" in caplog.text
 
 
@@ -222,3 +222,69 @@ def test_warnings_that_nobody_handles_look_like_ours(tmp_path: Path, dsn: str, s
     output = run_program(arguments, tmp_path)
     (line,) = [line for line in output.splitlines() if "from the pool" in line]
     assert line.endswith(" WARNING  psycopg.pool: from the pool")
+
+
+def lines_of(caplog: pytest.LogCaptureFixture, job: Job | None) -> list[str]:
+    """What was logged about the failed attempts of a job."""
+    assert job is not None
+    return [text for text in caplog.messages if job.id in text and "failed, attempt" in text]
+
+
+def test_a_failed_attempt_says_whether_it_is_retried_and_when(app: Werk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pgwerk")
+    at_once = app.enqueue(handlers.fail, "broken", _retry=Retry(2))
+    later = app.enqueue(handlers.fail, "broken", _retry=Retry(3, intervals=[8, 90]))
+    never = app.enqueue(handlers.fail, "broken", _retry=Retry(3, intervals=8, no_retry=(ValueError,)))
+    late = app.enqueue(handlers.nap, 30, _timeout=0.2, _retry=Retry(2, intervals=90))
+    grouped = app.enqueue(handlers.fail, "broken", _group="g", _retry=Retry(2, intervals=8))
+    burst(app)
+    first, second = lines_of(caplog, at_once)
+    assert first.endswith("failed, attempt 1 of 2: ValueError: broken; retrying at once")
+    assert second.endswith("failed, attempt 2 of 2: ValueError: broken; that was the last attempt")
+    assert [text.partition("; ")[2] for text in lines_of(caplog, later)] == ["retrying in 8 s"]
+    assert [text.partition("; ")[2] for text in lines_of(caplog, never)] == ["it is not retried"]
+    (text,) = lines_of(caplog, late)
+    assert text.endswith("failed, attempt 1 of 2: timed out after 0.2 s; retrying in 90 s")
+    assert [text.partition("; ")[2] for text in lines_of(caplog, grouped)] == ["retrying in 8 s"]
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_a_signal_says_what_it_waits_for_and_what_the_next_one_does(
+    app: Werk, worker_process: Callable[..., WorkerProcess], notes: Notes, kind: str
+) -> None:
+    process = worker_process(kind=kind, concurrency=3, shutdown_timeout=60)
+    jobs = [app.enqueue(handlers.long_nap, name, 60) for name in "ab"]
+    for name in "ab":
+        notes.wait(f"start {name}")
+    process.terminate()
+    expected = (
+        "SIGTERM: stopping; waiting up to 60 s for 2 running jobs to finish (a second signal interrupts them and gives "
+        "them back at once)"
+    )
+    eventually(lambda: expected in process.output())
+    process.terminate()
+    assert process.wait() == 0, process.output()
+    assert "SIGTERM again: interrupting 2 running jobs and giving them back" in process.output()
+    assert "gave back 2 running jobs" in process.output()
+    assert [app.get_job(job).status for job in jobs] == [JobStatus.QUEUED] * 2
+
+
+def test_a_signal_while_nothing_runs(worker_process: Callable[..., WorkerProcess], app: Werk) -> None:
+    process = worker_process(kind="thread")
+    _ = living_workers(app)
+    process.terminate()
+    assert process.wait() == 0, process.output()
+    assert "SIGTERM: stopping; no job is running" in process.output()
+    assert "gave back" not in process.output()
+
+
+def test_a_supervisor_says_it_too(worker_process: Callable[..., WorkerProcess], app: Werk, notes: Notes) -> None:
+    process = worker_process(kind="prefork", processes=1, concurrency=3, shutdown_timeout=0.1)
+    job = app.enqueue(handlers.long_nap, "a", 60)
+    notes.wait("start a")
+    process.terminate()
+    assert process.wait() == 0, process.output()
+    assert "SIGTERM: stopping; " in process.output()
+    assert "gave back 1 running job" in process.output()
+    assert job is not None
+    assert app.get_job(job).status is JobStatus.QUEUED

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pgwerk._core.operation import Steps, operation
-from pgwerk._core.operations.settle import UNSTARTED, end_locked, release_locked, settle_claimed
+from pgwerk._core.operations.settle import end_locked, release_locked, settle_claimed
 from pgwerk._core.outcome import Aborted, Expired, Report
 from pgwerk._core.statements import admin, settling, workers
-
-_RUNNING = ("active", "aborting")
+from pgwerk._core.statuses import EVERY, RUNNING, UNSTARTED
 
 
 @operation(repeatable=True)
 def abort(job_id: str) -> Steps[bool]:
     """Abort a job: at once when nobody runs it, else by asking its worker. False: it has ended, or is unknown."""
-    jobs = yield from settling.lock([job_id], (*UNSTARTED, *_RUNNING))
+    jobs = yield from settling.lock([job_id], (*UNSTARTED, *RUNNING))
     if not jobs:
         return False
     job = jobs[0]
@@ -35,15 +34,14 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
 
     A worker that runs one of them finds out when it settles, and changes nothing.
     """
-    every = (*UNSTARTED, *_RUNNING, "complete", "failed", "aborted")
-    jobs = yield from settling.lock(sorted(ids), every)
+    jobs = yield from settling.lock(sorted(ids), EVERY)
     if not jobs:
         return []
     found = [job.id for job in jobs]
     dependents = yield from settling.lock_dependents(found)
     # First what follows from an end that these could not see.
     _ = yield from release_locked(dependents)
-    held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in _RUNNING)
+    held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in RUNNING)
     gone = yield from settling.delete(found)
     keys = {job.group_key for job in jobs if job.group_key and job.status == "queued"}
     if held:

@@ -11,8 +11,7 @@ from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Orphaned, Outcome, Report
 from pgwerk._core.statements import running, settling
 from pgwerk._core.statements.enqueue import Values, insert_many
-
-UNSTARTED = ("queued", "scheduled", "waiting")
+from pgwerk._core.statuses import RUNNING, UNSTARTED
 
 Settled: TypeAlias = "dict[str, Verdict]"
 """What was written, by job id; a job that is not in it was lost before."""
@@ -156,7 +155,7 @@ def _follow(ended: Sequence[Ended]) -> Steps[None]:
 
 
 def _give_back(ended: Sequence[Ended]) -> Steps[None]:
-    stopped = [job for job, _ in ended if job.group_key and job.status in (JobStatus.ACTIVE, JobStatus.ABORTING)]
+    stopped = [job for job, _ in ended if job.group_key and job.status in RUNNING]
     if stopped:
         freed = yield from settling.release_permits(sorted((job.group_key or "", job.id) for job in stopped))
         if freed:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from pgwerk._core.faults import Fault, classify
 from pgwerk._core.operation import Operation, Procedure, R, Steps, ask, operation
 from pgwerk._core.statements import upkeep
-from pgwerk.errors import DatabaseError, SerializationError, WerkError
+from pgwerk.errors import WerkError
 
 Refused = list[tuple[str, str]]
 """Jobs for which something could not be done, and why."""
@@ -14,15 +15,12 @@ Refused = list[tuple[str, str]]
 
 def refuses_a_value(error: WerkError) -> bool:
     """Whether Postgres refused what was to be written, and would again; anything else is not about one row."""
-    if isinstance(error, DatabaseError):
-        # psycopg itself, or a constraint or a trigger, also of the installation's own.
-        return error.sqlstate is None or error.sqlstate[:2] in ("23", "P0")
-    return isinstance(error, SerializationError)
+    return classify(error) is Fault.VALUE
 
 
 def is_locked(error: WerkError) -> bool:
     """Whether somebody else held a lock for too long."""
-    return isinstance(error, DatabaseError) and error.sqlstate == "55P03"
+    return classify(error) is Fault.LOCKED
 
 
 def each(ids: Sequence[str], act: Callable[[Sequence[str]], Operation[R]], refused: Refused) -> Procedure[list[R]]:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from pgwerk._core.notifications import Abort, Queued, make
 from pgwerk._core.statements import admin as st
+from pgwerk._core.statuses import RUNNING, TERMINAL, UNSTARTED, UNSUCCESSFUL
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.telling import tell_due, tell_queued
 from pgwerk._memory.messages import WAKE
-from pgwerk._memory.rows import ENDED, RUNNING, UNSTARTED, UNSUCCESSFUL, Row
+from pgwerk._memory.rows import Row
 from pgwerk._memory.store import Store
 from pgwerk._memory.tables import Pause
 from pgwerk._memory.values import aware, stored, text, uuid
@@ -78,7 +80,7 @@ def start_abort(store: Store, job_id: str) -> bool:
         return False
     _ = store.change(row["id"], status="aborting")
     if row["worker_id"] is not None:
-        store.tell(WAKE, f"a{row['worker_id']}")
+        store.tell(WAKE, make(Abort(row["worker_id"])))
     return True
 
 
@@ -140,7 +142,7 @@ def _ended_before(store: Store, statuses: Sequence[str], older_than: float) -> l
     return [
         row
         for row in (store.jobs[id_] for id_ in sorted(store.jobs))
-        if row["status"] in ENDED
+        if row["status"] in TERMINAL
         and row["status"] in statuses
         and row["completed_at"] is not None
         and row["completed_at"] < before
@@ -170,7 +172,7 @@ def resume(store: Store, queue: str) -> bool:
         if row["queue"] == queue:
             # Meanwhile it was offered no permit.
             _ = store.change(row["id"], blocked=False)
-    store.tell(WAKE, f"q{queue}")
+    store.tell(WAKE, make(Queued(queue)))
     return True
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.cursor import Place, Range
 from pgwerk._core.statements import claims as st
+from pgwerk._core.statuses import RELEASED
 from pgwerk._memory.answering import answers
 from pgwerk._memory.rows import Row, claimed_of, place
 from pgwerk._memory.store import Store
@@ -119,7 +120,7 @@ def _take(store: Store, rows: Sequence[Row], worker: str) -> list[Row]:
 @answers(st.claim_one)
 def claim_one(store: Store, job_id: str, worker: str) -> Claimed | None:
     row = store.find(job_id)
-    if row is None or row["status"] not in ("queued", "scheduled"):
+    if row is None or row["status"] not in RELEASED:
         return None
     (taken,) = _take(store, [row], worker)
     # It begins at once.

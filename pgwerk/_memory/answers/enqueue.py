@@ -6,6 +6,7 @@ from typing import Any
 
 from pgwerk._app.clock import new_id
 from pgwerk._core.job import JobStatus
+from pgwerk._core.notifications import Waiting, make
 from pgwerk._core.statements import enqueue as st
 from pgwerk._core.statements.columns import INSERTED
 from pgwerk._core.statements.copying import may_run_at_once
@@ -91,4 +92,4 @@ def link(store: Store, edges: Sequence[tuple[str, str, bool]]) -> None:
 @answers(st.tell_waiting)
 def tell_waiting(store: Store, ids: Sequence[str]) -> None:
     if ids:
-        store.tell(WAKE, f"w{','.join(map(text, ids))}")
+        store.tell(WAKE, make(Waiting(tuple(map(text, ids)))))

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pgwerk._core.job import ExecutionStatus, Job, JobExecution
+from pgwerk._core.notifications import PROBE
 from pgwerk._core.statements import queries as st
 from pgwerk._core.statements.columns import Decode
 from pgwerk._core.statements.queries import End, Filter, QueueStats
+from pgwerk._core.statuses import RUNNING, TERMINAL
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.telling import tell_queued
 from pgwerk._memory.messages import DONE
-from pgwerk._memory.rows import ENDED, RUNNING, Row, job_of
+from pgwerk._memory.rows import Row, job_of
 from pgwerk._memory.store import Store
 from pgwerk._memory.values import text, uuid
 
@@ -95,7 +97,7 @@ def mark_awaited(store: Store, ids: Sequence[str]) -> None:
     marked = [
         store.change(row["id"], awaited=True)
         for row in store.existing(ids)
-        if not row["awaited"] and row["status"] not in ENDED
+        if not row["awaited"] and row["status"] not in TERMINAL
     ]
     tell_queued(store, (row for row in marked if row["status"] == "queued"))
 
@@ -127,4 +129,4 @@ def _stats(store: Store, name: str, rows: list[Row]) -> QueueStats:
 
 @answers(st.tell_waiters)
 def tell_waiters(store: Store) -> None:
-    store.tell(DONE, "p")
+    store.tell(DONE, PROBE)

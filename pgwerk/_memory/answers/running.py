@@ -6,10 +6,11 @@ from typing import Any
 from pgwerk._core.lifecycle import Mark, Verdict
 from pgwerk._core.outcome import Report
 from pgwerk._core.statements import running as st
+from pgwerk._core.statuses import RUNNING
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.telling import tell_ended, tell_queued
 from pgwerk._memory.jsonb import jsonb
-from pgwerk._memory.rows import RUNNING, Row
+from pgwerk._memory.rows import Row
 from pgwerk._memory.store import Store
 from pgwerk._memory.tables import StoredExecution
 from pgwerk._memory.values import text, uuid

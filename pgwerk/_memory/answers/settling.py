@@ -8,10 +8,11 @@ from pgwerk._core.job import Job
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.statements import settling as st
 from pgwerk._core.statements.settling import COPIED, Judged
+from pgwerk._core.statuses import TERMINAL, UNSTARTED, UNSUCCESSFUL
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.running import running
 from pgwerk._memory.answers.telling import tell_due, tell_ended, tell_queued
-from pgwerk._memory.rows import ENDED, UNSTARTED, UNSUCCESSFUL, Row, job_of
+from pgwerk._memory.rows import Row, job_of
 from pgwerk._memory.store import Store
 from pgwerk._memory.values import later, text, uuid
 
@@ -42,7 +43,7 @@ def lock_outlived(store: Store, ids: Sequence[str]) -> list[str]:
     return [
         row["id"]
         for row in store.existing(ids)
-        if row["status"] in ENDED and _is_past(store, row) and _callbacks_ended(store, row)
+        if row["status"] in TERMINAL and _is_past(store, row) and _callbacks_ended(store, row)
     ]
 
 
@@ -52,7 +53,7 @@ def _is_past(store: Store, row: Row) -> bool:
 
 
 def _callbacks_ended(store: Store, row: Row) -> bool:
-    return all(callback["status"] in ENDED for callback in store.callbacks(row["id"]))
+    return all(callback["status"] in TERMINAL for callback in store.callbacks(row["id"]))
 
 
 @answers(st.end_unstarted)

@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from pgwerk._core.job import Job
 from pgwerk._core.statements import upkeep as st
 from pgwerk._core.statements.upkeep import LONG_AGO, OVERDUE_GRACE, Past, Promoted, RunnablePlace, Unclaimed
+from pgwerk._core.statuses import RUNNING, TERMINAL, UNSTARTED, UNSUCCESSFUL
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.running import running
 from pgwerk._memory.answers.telling import tell_ended, tell_queued
 from pgwerk._memory.answers.workers import busy, there
-from pgwerk._memory.rows import ENDED, RUNNING, UNSTARTED, UNSUCCESSFUL, Row, job_of
+from pgwerk._memory.rows import Row, job_of
 from pgwerk._memory.store import Store
 from pgwerk._memory.values import EARLIEST, later, seconds_text, uuid
 
@@ -77,7 +78,7 @@ def forget_rehearsal(store: Store, ids: Sequence[str]) -> None:
 @answers(st.give_up)
 def give_up(store: Store, job_id: str, reason: str, claim: int | None = None) -> list[str]:
     row = store.find(job_id)
-    if row is None or row["status"] in ENDED:
+    if row is None or row["status"] in TERMINAL:
         return []
     if claim is not None and (row["claim_id"] != claim or row["status"] not in RUNNING):
         return []
@@ -203,7 +204,7 @@ def _is_stranded(store: Store, id_: str) -> bool:
     left = [(store.jobs.get(parent), edge) for parent, edge in store.tables.edges.of(id_).items() if not edge.satisfied]
     parents = [(row["status"], edge) for row, edge in left if row is not None]
     hopeless = any(status in UNSUCCESSFUL and not edge.allow_failure for status, edge in parents)
-    return hopeless or all(status in ENDED for status, _ in parents)
+    return hopeless or all(status in TERMINAL for status, _ in parents)
 
 
 @answers(st.leaked_permits)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pgwerk._core.notifications import PROBE
 from pgwerk._core.statements import workers as st
 from pgwerk._core.statements.columns import to_json
 from pgwerk._core.statements.workers import Beat, LostClaim, WorkerInfo
@@ -90,7 +91,7 @@ def rouse(store: Store, worker: str) -> None:
 
 @answers(st.prove)
 def prove(store: Store) -> None:
-    store.tell(WAKE, "p")
+    store.tell(WAKE, PROBE)
 
 
 @answers(st.forget)

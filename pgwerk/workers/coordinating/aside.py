@@ -57,7 +57,7 @@ class Aside:
         tries = 1 if entry is None else entry.tries + 1
         if tries == 1:
             logger.warning(
-                "the outcome of job %s (%s) cannot be written yet, others go on: %s",
+                "cannot write the outcome of job %s (%s) yet, retrying later: %s",
                 one.claimed.id, one.claimed.function, why,
             )  # fmt: skip
         pause = backoff.exponential(tries, base=0.25, cap=LONGEST)

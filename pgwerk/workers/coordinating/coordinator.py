@@ -123,7 +123,7 @@ class Coordinator:
                     # The last resort: a worker that ends takes all its jobs with it.
                     if self.agenda.pace.burst:
                         raise
-                    logger.exception("a turn failed in a way that nobody foresaw")
+                    logger.exception("unexpected error in the worker's coordinator")
                     self.session.close()
                     if self._troubled(unexpected(error)):
                         break

@@ -2,13 +2,13 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Protocol, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from pgwerk._app.ports import WorkerConnection
+from pgwerk._core import notifications
 from pgwerk._core.agenda import Agenda, Duty
 from pgwerk._core.claim import Claimed
-from pgwerk._core.ids import normal_id
 from pgwerk._core.operations.settle import release_waiting
 from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import running, workers
@@ -18,6 +18,7 @@ from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.workers.coordinating.chores import Chores
 from pgwerk.workers.coordinating.heartbeats import HeartbeatThread
 from pgwerk.workers.coordinating.identity import Identity
+from pgwerk.workers.reporting.endings import count
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -80,7 +81,7 @@ class Duties:
     def do(self, duty: Duty) -> None:
         """Carry out one duty, or begin to; one that fails keeps nothing else from being done."""
         try:
-            self._do(duty)
+            ACTIONS[duty](self)
         except ConnectionFailed:
             raise
         except WerkError as error:
@@ -93,7 +94,7 @@ class Duties:
             raise error
         # While nothing works, whoever claims and settles says so.
         level = logging.DEBUG if duty in self._failing or self._coordinator.session.troubled else logging.WARNING
-        logger.log(level, "could not %s, trying again at the next time: %s", _WORDS[duty], error)
+        logger.log(level, "could not %s, retrying at the next interval: %s", duty.rule.purpose, error)
         self._failing.add(duty)
 
     @property
@@ -118,21 +119,6 @@ class Duties:
         """Leave it to others."""
         self._chores.drop()
 
-    def _do(self, duty: Duty) -> None:
-        match duty:
-            case Duty.HEARTBEAT:
-                self._heartbeat()
-            case Duty.RECOVER:
-                self._recover()
-            case Duty.PROMOTE:
-                self._promote()
-            case Duty.SWEEP:
-                self._sweep()
-            case Duty.ABORTS:
-                self._aborts()
-            case _:
-                assert_never(duty)
-
     def register(self) -> float:
         """Write the worker's row; when that was asked for."""
         me = self._coordinator.identity
@@ -147,7 +133,7 @@ class Duties:
             wait = max(beat.next_expiry, self._liveness - self._coordinator.heart.seen)
             self._coordinator.agenda.peers_expire_in(wait, monotonic())
 
-    def _heartbeat(self) -> None:
+    def look_after_held(self) -> None:
         """Heartbeats are sent by another thread; this is what is looked after as often."""
         self._coordinator.reconcile()
         self._summarize()
@@ -158,11 +144,12 @@ class Duties:
         before, self._told = self._told, (ended, failed, monotonic())
         if ended > before[0]:
             logger.info(
-                "%d jobs ended in %.0f s, %d of them not well; %d held",
-                ended - before[0], self._told[2] - before[2], failed - before[1], held,
+                "finished %s in %.0f s (%d failed), %d in progress",
+                count(ended - before[0], "job"), self._told[2] - before[2], failed - before[1], held,
             )  # fmt: skip
 
-    def _recover(self) -> None:
+    def recover_jobs(self) -> None:
+        """Begin to recover the jobs of dead workers."""
         self._chores.begin(
             Duty.RECOVER,
             sweep.recover(self._liveness, self._max_lost, seen=self._coordinator.heart.seen),
@@ -171,9 +158,9 @@ class Duties:
 
     def _recovered(self, swept: sweep.Swept) -> None:
         for name in swept.lost_workers:
-            logger.warning("worker %s was not heard of in time", name)
+            logger.warning("worker %s stopped sending heartbeats", name)
         if swept.recovered:
-            logger.warning("recovered %d jobs that nobody ran any more", len(swept.recovered))
+            logger.warning("recovered %s that no worker runs any more", count(len(swept.recovered), "job"))
         if swept.recovered or swept.readied:
             self._coordinator.agenda.notified()
         _tell_refused(swept)
@@ -181,13 +168,15 @@ class Duties:
             # To know when the next one counts as dead.
             self._coordinator.heart.soon()
 
-    def _promote(self) -> None:
+    def promote_jobs(self) -> None:
+        """Queue scheduled jobs that are due."""
         promoted = self._coordinator.session.perform(sweep.promote_due())
         self._coordinator.agenda.due_in(promoted.next_due, monotonic())
         if promoted.moved:
             self._coordinator.agenda.notified()
 
-    def _sweep(self) -> None:
+    def sweep_tables(self) -> None:
+        """Begin a sweep; now and then one that also looks for active rows that no worker claimed."""
         thorough = monotonic() >= self._thorough_at
         if thorough:
             self._thorough_at = monotonic() + self._stuck / 4
@@ -201,7 +190,8 @@ class Duties:
         self._coordinator.agenda.due_in(swept.next_due, monotonic())
         self._coordinator.agenda.notified()
 
-    def _aborts(self) -> None:
+    def abort_jobs(self) -> None:
+        """Interrupt the jobs that were asked to abort."""
         held = [one.id for one in self._coordinator.held]
         if held:
             wanted = self._coordinator.session.run(running.aborting(held))
@@ -211,20 +201,23 @@ class Duties:
     # Notifications ----------------------------------------------------------------
 
     def heard(self, payload: str) -> None:
-        """Act on a notification: its first letter says what it is about."""
-        kind, rest = payload[:1], payload[1:]
+        """Act on a notification."""
         agenda = self._coordinator.agenda
-        now = monotonic()
-        if kind == "q":
-            if rest in self._coordinator.identity.queues:
-                agenda.notified()
-        elif kind == "d":
-            agenda.due_in(_seconds(rest), now)
-        elif kind == "a":
-            if rest == self._coordinator.identity.id:
-                agenda.do(Duty.ABORTS, now)
-        elif kind == "w" and self._coordinator.session.run(release_waiting(ids_in(rest))):
-            agenda.notified()
+        match notifications.parse(payload):
+            case notifications.Queued(queue):
+                if queue in self._coordinator.identity.queues:
+                    agenda.notified()
+            case notifications.Due(seconds):
+                agenda.due_in(seconds, monotonic())
+            case notifications.Abort(worker_id):
+                if worker_id == self._coordinator.identity.id:
+                    agenda.do(Duty.ABORTS, monotonic())
+            case notifications.Waiting(ids):
+                if self._coordinator.session.run(release_waiting(ids)):
+                    agenda.notified()
+            case None:
+                # A probe, or a notification of somebody else's.
+                pass
 
     # Heartbeats of jobs -----------------------------------------------------------
 
@@ -259,28 +252,16 @@ class Duties:
             self.begin_within(now)
 
 
-_WORDS = {
-    Duty.HEARTBEAT: "compare what is held with what is claimed",
-    Duty.RECOVER: "look for the jobs of dead workers",
-    Duty.PROMOTE: "queue scheduled jobs",
-    Duty.SWEEP: "sweep",
-    Duty.ABORTS: "look for jobs to abort",
+ACTIONS: Mapping[Duty, Callable[[Duties], None]] = {
+    Duty.HEARTBEAT: Duties.look_after_held,
+    Duty.RECOVER: Duties.recover_jobs,
+    Duty.PROMOTE: Duties.promote_jobs,
+    Duty.SWEEP: Duties.sweep_tables,
+    Duty.ABORTS: Duties.abort_jobs,
 }
+"""How each duty is carried out; when, says `Duty`."""
 
 
 def _tell_refused(swept: sweep.Swept) -> None:
     for job_id, reason in swept.refused:
-        logger.error("job %s could not be looked after: %s", job_id, reason)
-
-
-def ids_in(text: str) -> list[str]:
-    """The ids that a notification names; whatever else is in it came from somebody else."""
-    return [found for part in text.split(",") if (found := normal_id(part)) is not None]
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        logger.error("could not recover or release job %s: %s", job_id, reason)

@@ -172,7 +172,7 @@ class HeartbeatThread:
                 self._once()
             except Exception:
                 # The last resort: whatever it was, the others must not take us for dead.
-                logger.exception("a heartbeat failed; trying again")
+                logger.exception("a heartbeat failed; retrying")
                 self._later()
             self._wakeup.prepare()
             if not self._over:
@@ -188,12 +188,12 @@ class HeartbeatThread:
             self._silenced = stuck
             if stuck:
                 logger.error(
-                    "the coordinator of this worker has not moved for %.0f s: no more heartbeats, so that others "
-                    "take over its jobs",
+                    "this worker's coordinator has been stuck for %.0f s: no more heartbeats are sent, so that other "
+                    "workers take over its jobs",
                     self._stall.still,
                 )
             else:
-                logger.info("the coordinator of this worker moves again")
+                logger.info("this worker's coordinator is no longer stuck")
                 self._beat_at = now
         if not stuck and now >= self._beat_at:
             self._beat(now)
@@ -225,7 +225,7 @@ class HeartbeatThread:
         me = self._identity
         beat = self._hearing.run(workers.heartbeat(me.id, self._liveness))
         if not beat.known and not self._over:
-            logger.warning("the row of this worker was gone: registering again")
+            logger.warning("this worker's row was missing: registered it again")
             self._hearing.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         if self.works():
             self.vitals.beaten = sent

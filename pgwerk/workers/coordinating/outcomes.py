@@ -6,18 +6,18 @@ written     gone from here and from the ledger
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pgwerk._core.agenda import Agenda, Phase, Plan
 from pgwerk._core.claim import Claimed
-from pgwerk._core.job import reason_of
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.outcome import Failed, Interrupted, Report, Succeeded, TimedOut
 from pgwerk._handlers.run import monotonic
 from pgwerk.workers.coordinating.aside import Aside
 from pgwerk.workers.coordinating.held import HeldJobs
 from pgwerk.workers.crews.base import Finished
+from pgwerk.workers.reporting.endings import log_end
 from pgwerk.workers.supervising.begun import BegunJobs
 
 logger = logging.getLogger("pgwerk.worker")
@@ -42,6 +42,8 @@ class Outcomes:
         self.settled = 0
         """How many outcomes were written."""
         self.failed = 0
+        self.interrupted = 0
+        """How many running jobs were interrupted by a shutdown and given back."""
 
     def nothing_left(self, plan: Plan) -> bool:
         """Whether there is nothing left to write or to look at again; to who gives up, what is aside is not."""
@@ -77,8 +79,8 @@ class Outcomes:
         """Find held jobs that nobody knows of any more, given those that run and that nothing is on its way."""
         return self.ledger.without({*running, *(one.claimed.id for one in self.unsettled), *self.aside.ids})
 
-    def written(self, finished: Sequence[Finished]) -> None:
-        """Let go of jobs that are settled."""
+    def written(self, finished: Sequence[Finished], verdicts: Mapping[str, Verdict]) -> None:
+        """Let go of jobs that are settled; *verdicts* is what was written about them, by job."""
         verbose, begun = logger.isEnabledFor(logging.DEBUG), self.begun
         for one in finished:
             self.ledger.settle(one.claimed.id)
@@ -86,7 +88,8 @@ class Outcomes:
                 begun.settle(one.claimed.id)
             if verbose or not isinstance(one.outcome, Succeeded):
                 self.failed += isinstance(one.outcome, Failed | TimedOut)
-                _log_end(one)
+                self.interrupted += isinstance(one.outcome, Interrupted) and one.outcome.started
+                log_end(one, verdicts.get(one.claimed.id))
         self.settled += len(finished)
 
     def expect(self, verdicts: Iterable[Verdict]) -> None:
@@ -103,19 +106,3 @@ class Outcomes:
 def report_of(one: Finished, now: float) -> Report:
     """What to write about a run that is over."""
     return Report(one.claimed.id, one.claimed.claim, one.outcome, now - one.began, now - one.ended)
-
-
-def _log_end(one: Finished) -> None:
-    job = one.claimed.job
-    seconds = one.ended - one.began
-    if isinstance(one.outcome, Succeeded):
-        logger.debug("job %s (%s) complete in %.3f s", job.id, job.function, seconds)
-    elif isinstance(one.outcome, Failed):
-        logger.warning(
-            "job %s (%s) failed, attempt %d of %d: %s",
-            job.id, job.function, job.attempts, job.max_attempts, reason_of(one.outcome.error),
-        )  # fmt: skip
-    elif isinstance(one.outcome, Interrupted):
-        logger.debug("job %s (%s) given back", job.id, job.function)
-    else:
-        logger.info("job %s (%s) %s after %.3f s", job.id, job.function, type(one.outcome).__name__.lower(), seconds)

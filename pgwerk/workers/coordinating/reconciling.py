@@ -75,7 +75,7 @@ class Reconciler:
         lost = [one for one in missing if one.id in self._missing]
         self._missing = {one.id for one in missing}
         for one in lost:
-            logger.error("job %s (%s) got lost inside this worker: it is given back", one.id, one.function)
+            logger.error("giving back job %s (%s): it was lost inside this worker", one.id, one.function)
         self._outcomes.give_back(lost)
         self.give_back_strays()
 
@@ -83,7 +83,7 @@ class Reconciler:
         """Give back what we claimed in a turn whose answer was lost; its commit may come long after the loss."""
         me = self._identity.id
         for job_id, claim in self._session.run(running.stray(me, self._outcomes.ledger.claims)):
-            logger.info("job %s had been claimed by this worker without its knowledge: it is given back", job_id)
+            logger.info("giving back job %s: this worker had claimed it without receiving the answer", job_id)
             _ = self._session.run(settle([Report(job_id, claim, Interrupted())], me))
             self._agenda.notified()
 
@@ -102,4 +102,4 @@ class Reconciler:
                 self._session.run(running.retire(retiring))
             self._session.run(workers.leave(self._identity.id))
         except WerkError as error:
-            logger.warning("could not say goodbye: %s", error)
+            logger.warning("could not deregister this worker: %s", error)

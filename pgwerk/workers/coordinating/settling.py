@@ -70,12 +70,14 @@ class Settler:
         self._settled(finished, verdicts)
 
     def _settled(self, finished: Sequence[Finished], verdicts: dict[str, Verdict]) -> None:
-        self._outcomes.written(finished)
+        self._outcomes.written(finished, verdicts)
         self._outcomes.expect(verdicts.values())
         for one in finished:
             job = one.claimed.job
             if job.id not in verdicts:
-                logger.warning("job %s (%s) was lost while it ran: its outcome is dropped", job.id, job.function)
+                logger.warning(
+                    "job %s (%s) no longer belongs to this worker; dropping its outcome", job.id, job.function
+                )
             elif job.group_key:
                 self._outcomes.keys.add(job.group_key)
         self._outcomes.parents += [one.claimed.id for one in finished]

@@ -71,7 +71,7 @@ class Stopping:
         """Ask for it when a fresh process would be better."""
         ran = self._outcomes.settled + len(self._outcomes.unsettled)
         if self.job_limit is not None and ran >= self.job_limit and not self._asked:
-            logger.info("ran %d jobs: making room for a fresh process", ran)
+            logger.info("ran %d jobs: exiting to be replaced by a fresh process", ran)
             self.ask()
         if self._crew.crippled and self.replaceable and not self._asked:
             self.ask()

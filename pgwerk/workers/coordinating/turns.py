@@ -179,7 +179,7 @@ class TurnLoop:
             self.outcomes.unsettled = finished
             raise error
         elif sent.ask.closing:
-            logger.warning("a batch of outcomes was refused, writing them one by one: %s", error)
+            logger.warning("Postgres refused a batch of outcomes; writing them one by one: %s", error)
             self._settler.one_by_one(finished)
         else:
             self.outcomes.unsettled = finished
@@ -197,7 +197,7 @@ class TurnLoop:
         outcomes.expect(verdict for _, verdict in ask.closing if verdict is not DONE)
         done, left = _divided(sent.finished, answer.closed)
         # Before what was claimed is looked at: a job that went back in this turn may have come again in it.
-        outcomes.written(done)
+        outcomes.written(done, {report.job_id: verdict for report, verdict in ask.closing if verdict is not DONE})
         if answer.readied:
             self._agenda.notified()
         if answer.claim is not None:

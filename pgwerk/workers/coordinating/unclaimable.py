@@ -68,12 +68,12 @@ class UnclaimableJobs:
         """What was claimed cannot be understood: find the job and let it fail. False: there is none."""
         strays = self._session.run(running.stray(self._identity.id, self._ledger.claims))
         if len(strays) > 1:
-            logger.warning("jobs that were claimed cannot be read, claiming them one by one: %s", error)
+            logger.warning("claimed jobs cannot be read; claiming them one by one: %s", error)
             self._session.run(running.return_unread(strays))
             self._careful = len(strays)
         elif strays:
             job_id = strays[0][0]
-            logger.error("job %s cannot be read, and fails: %s", job_id, error)
+            logger.error("job %s cannot be read; failing it: %s", job_id, error)
             self._session.run(running.fail_unread(strays, ascii_reason(f"its row could not be read: {error}")))
         else:
             return False

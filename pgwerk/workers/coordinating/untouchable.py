@@ -38,9 +38,7 @@ class UntouchableJobs:
         entry = self._entries.get(job_id)
         times = 1 if entry is None else entry.times + 1
         if times == 1:
-            logger.error(
-                "job %s can be neither claimed nor failed, and is passed over until it can: %s", job_id, reason
-            )
+            logger.error("job %s can be neither claimed nor failed; skipping it until it can: %s", job_id, reason)
         self._entries[job_id] = _Entry(now + backoff.exponential(times, base=FIRST, cap=LONGEST), times)
         if len(self._entries) > MOST:
             del self._entries[min(self._entries, key=lambda one: self._entries[one].until)]

@@ -97,15 +97,15 @@ class LoopCrew(Crew):
         job = run.claimed.job
         blocked = not run.delivered
         logger.error(
-            "job %s (%s) does not stop: its %s is left behind. It is at:\n%s",
+            "job %s (%s) did not stop: abandoning its %s. It is at:\n%s",
             job.id, job.function, "thread" if run.threaded else "task", self._stack(run, blocked=blocked),
         )  # fmt: skip
         self._over(run)
         if blocked and replace:
             self.broken = WerkError(
-                f"the event loop is blocked by a handler, so that no job of this worker goes on; job {job.id} "
-                f"({job.function}) could not be interrupted. Blocking code belongs into a function that is no "
-                "coroutine, which runs in a thread"
+                f"a handler blocks the event loop, so no job of this worker can continue; job {job.id} "
+                f"({job.function}) could not be interrupted. Put blocking code in a plain (non-async) function, "
+                "which runs in a thread"
             )
         self._soon(self._fill)
 

@@ -148,7 +148,7 @@ class ProcessCrew(Crew):
         run.close()
         run.child.kill()
         job = run.claimed.job
-        logger.error("job %s (%s) does not stop: its process %d is killed", job.id, job.function, run.child.pid)
+        logger.error("job %s (%s) did not stop: killing its process %d", job.id, job.function, run.child.pid)
         self._over(run)
 
     def _withdraw(self, run: ChildRun) -> bool:
@@ -217,16 +217,16 @@ class ProcessCrew(Crew):
                 continue
             failures += 1
             reason = said.reason if said is not None else str(ending)
-            logger.error("a process for jobs did not start: %s", reason)
+            logger.error("a job process did not start: %s", reason)
             if self._closing.wait(backoff.reconnect(failures, random.random())):
                 return None
-        self._break(WerkError(f"no process for jobs could be started; the last one: {reason}"))
+        self._break(WerkError(f"no job process could be started; the last error: {reason}"))
         return None
 
     def _pause_without_child(self, why: str, times: int) -> bool:
         """Wait for the system to have room for a child again; False when there is no need any more."""
         if times == 1:
-            logger.error("a process for jobs could not be started, trying again until it works: %s", why)
+            logger.error("could not start a job process, retrying until it works: %s", why)
         return not self._closing.wait(backoff.reconnect(times, random.random()))
 
     def _too_large(self, child: HostedChild) -> bool:
@@ -271,7 +271,7 @@ class ProcessCrew(Crew):
         except (EOFError, OSError):
             return None
         except Exception:
-            logger.exception("a process for jobs cannot be understood")
+            logger.exception("received an invalid message from a job process")
             return None
         outcome: Outcome = said
         return outcome

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from pgwerk._core.claim import Claimed
 from pgwerk._handlers.interrupt import ThreadRun, stack_of
 from pgwerk._handlers.run import INTERRUPTIONS, Run, monotonic
-from pgwerk._handlers.thread import Runner, close_loop
+from pgwerk._handlers.thread import Runner
+from pgwerk._handlers.thread_loop import close_loop
 from pgwerk.errors import WerkError
 from pgwerk.workers.crews.base import Crew, deadline_of
 
@@ -111,7 +112,7 @@ class ThreadCrew(Crew):
         run.hand.left = True
         job = run.claimed.job
         logger.error(
-            "job %s (%s) does not stop: its thread is left behind%s. It is at:\n%s",
+            "job %s (%s) did not stop: abandoning its thread%s. It is at:\n%s",
             job.id,
             job.function,
             " and this process will be replaced" if replace else "",
@@ -123,9 +124,9 @@ class ThreadCrew(Crew):
             try:
                 self._add_thread()
             except RuntimeError as error:
-                logger.error("no thread can be started in place of one that was left behind: %s", error)  # noqa: TRY400
+                logger.error("cannot start a thread in place of an abandoned one: %s", error)  # noqa: TRY400
                 if all(hand.left for hand in self._hands):
-                    self.broken = WerkError(f"every thread was left behind, and no other can be started: {error}")
+                    self.broken = WerkError(f"every thread was abandoned, and no new one can be started: {error}")
 
     def close(self) -> None:
         """Let the threads end; those left behind end with the process."""

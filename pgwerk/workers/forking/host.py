@@ -25,7 +25,8 @@ from pgwerk._handlers.forked import end_of_fork
 from pgwerk._handlers.interrupt import BLINK, PATIENCE, cancel_queries, stop_waiting
 from pgwerk._handlers.moments import forget, may_raise, raise_at_a_record
 from pgwerk._handlers.run import Run, monotonic
-from pgwerk._handlers.thread import Runner, close_loop, finish
+from pgwerk._handlers.thread import Runner
+from pgwerk._handlers.thread_loop import close_loop, finish
 from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.crews.base import deadline_of
 from pgwerk.workers.forking.channel import Board, Channel, Progress, Ready, Unusable
@@ -133,7 +134,7 @@ def host(settings: HostSettings, connection: socket.socket, slot: int) -> NoRetu
         # The worker is gone, or does not want us any more.
         code = 0
     except BaseException:
-        logger.exception("a process for jobs failed")
+        logger.exception("a job process failed")
     finally:
         flush()
         # No atexit handlers and no joining of threads: those are the parent's business.

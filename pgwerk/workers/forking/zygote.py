@@ -121,7 +121,7 @@ class Zygote:
             except OSError:
                 del self._children[child.number]
                 ours.close()
-                raise self.dead or WerkError("the process that starts the others does not answer") from None
+                raise self.dead or WerkError("the fork server is not responding") from None
         return child
 
     def ask(self, what: int, child: int = 0, number: int = 0) -> None:
@@ -158,7 +158,7 @@ class Zygote:
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
         with self._asking:
-            self.dead = WerkError(f"the process that starts the others (pid {self.pid}) {how}")
+            self.dead = WerkError(f"the fork server (pid {self.pid}) {how}")
         if not self._closing and self._on_death is not None:
             self._on_death(self.dead)
         for child in list(self._children.values()):

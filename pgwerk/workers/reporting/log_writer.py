@@ -96,7 +96,7 @@ class _Writer:
                 logger.callHandlers(record)
             if self._lost and self._records.empty():
                 lost, self._lost = self._lost, 0
-                logger.warning("%d log lines of this worker were lost: what writes the log was too slow", lost)
+                logger.warning("dropped %d log lines of this worker: its log handlers were too slow", lost)
 
     def close(self) -> None:
         """Write what is there, and end."""

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from pgwerk.workers.reporting.endings import count
 from pgwerk.workers.reporting.health_file import HealthFile
 from pgwerk.workers.reporting.systemd import notifier
 
@@ -90,4 +91,4 @@ class Reporter:
 
 def in_words(ended: int, failed: int, held: int) -> str:
     """Write what a worker has done as one line."""
-    return f"{ended} jobs ended, {failed} of them not well; {held} held"
+    return f"finished {count(ended, 'job')} ({failed} failed), {held} in progress"

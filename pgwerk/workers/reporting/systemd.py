@@ -28,7 +28,7 @@ class Notifier:
                 _ = sender.sendto(text.encode(), self._address)
         except OSError as error:
             if not self._failed:
-                logger.warning("the service manager at NOTIFY_SOCKET=%s cannot be told: %s", self._shown, error)
+                logger.warning("cannot notify the service manager at NOTIFY_SOCKET=%s: %s", self._shown, error)
             self._failed = True
         else:
             self._failed = False

@@ -19,7 +19,7 @@ from pgwerk._core.operations.recover import Begun
 from pgwerk._core.procedures.sweep import recover_dead
 from pgwerk._core.statements.workers import forget
 from pgwerk._handlers.call import Hooks
-from pgwerk._handlers.thread import finish
+from pgwerk._handlers.thread_loop import finish
 from pgwerk.errors import ConnectionFailed, WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runtime import runtime_of
@@ -117,11 +117,11 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, 
             except WerkError as error:
                 failures += 1
                 if time.monotonic() > deadline:
-                    logger.error("the jobs of a dead child could not be reported: %s", error)  # noqa: TRY400
+                    logger.error("could not recover the jobs of a dead child process: %s", error)  # noqa: TRY400
                     raise
                 time.sleep(backoff.reconnect(failures, random.random()))
         if recovered:
-            logger.warning("recovered %d jobs of the dead child", len(recovered))
+            logger.warning("recovered %d jobs of a dead child process", len(recovered))
         code = 0
     except BaseException:
         logger.debug("undertaker failed", exc_info=True)

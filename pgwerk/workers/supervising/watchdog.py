@@ -61,9 +61,9 @@ class Watchdog:
         if arrived is self._unheard:
             self._unheard = not arrived
             if arrived:
-                logger.info("heartbeats for children arrive again")
+                logger.info("heartbeats on behalf of children arrive again")
             else:
-                logger.warning("no heartbeat could be sent for a child that cannot; trying again until it works")
+                logger.warning("could not send a heartbeat on behalf of a child; retrying until it works")
 
     def look(self, children: Iterable[ChildHandle], *, stopping: bool) -> float:
         """Look at the living; how long (seconds) until the next look."""
@@ -97,17 +97,22 @@ class Watchdog:
                 self._renewed(arrived=False)
         for slot in look.starving:
             logger.warning(
-                "child %d lives, and no thread of it gets to run: a handler holds the interpreter lock. "
-                "Sending its heartbeats for it",
+                "child %d is alive but none of its threads can run: a handler holds the interpreter lock. "
+                "Sending heartbeats on its behalf",
                 by_slot[slot].pid,
             )
         for slot in look.speaking:
-            logger.info("child %d sends its heartbeats itself again", by_slot[slot].pid)
+            logger.info("child %d sends its own heartbeats again", by_slot[slot].pid)
         if look.renew:
             ids = [by_slot[slot].worker_id for slot in look.renew]
             self._vigil.renewing(look.renew, now)
             if not self._errands.renew(ids, self._liveness, self._pace.heartbeat):
                 self._renewed(arrived=False)
+
+    @property
+    def held(self) -> int:
+        """How many jobs the children hold, as they said last."""
+        return sum(vitals.figures[2] for vitals in self._vitals)
 
     def _condition(self, by_slot: dict[int, ChildHandle], now: float, *, stopping: bool) -> Condition:
         alive = [self._vitals[slot].figures for slot in by_slot]
