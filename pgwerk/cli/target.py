@@ -48,22 +48,41 @@ class Target:
         from pgwerk import Werk  # noqa: PLC0415  # `werk --help` must not wait for the driver
 
         try:
-            return Werk(self.dsn, schema=self.schema, prefix=self.prefix)
+            bare = Werk(self.dsn, schema=self.schema, prefix=self.prefix)
         except ConfigError as error:
             if self.dsn is None:
                 ctx = click.get_current_context(silent=True)
                 command = ctx.info_name if ctx is not None else "info"
                 raise ConfigError(f"{error} Or name your app: werk {command} myapp.tasks:app.") from error
             raise
+        if in_memory(bare):
+            raise ConfigError(
+                f"{bare.dsn} is the memory of this process, in which there are no jobs. Pass the DSN of a Postgres, or "
+                "name an app that enqueues jobs where it is imported, and run it with --worker-type thread."
+            )
+        return bare
 
     def direct(self) -> "Werk":
         """An app for one look or one change: no pool, no startup hooks, no tables made on the way, no unpickling."""
         app = self.werk()
+        if in_memory(app):
+            raise ConfigError(
+                f"The jobs of {self.app} are in {app.dsn}, that is in the memory of the process that enqueues them: "
+                "from here there is nothing to see and nothing to change. Ask the app in that process "
+                '(app.get_queue_stats(), app.list_jobs()), or keep jobs in Postgres: Werk("embedded://") needs no '
+                "set-up."
+            )
         from pgwerk import JSONSerializer, PickleSerializer, Werk  # noqa: PLC0415
 
         serializer = JSONSerializer() if isinstance(app.serializer, PickleSerializer) else app.serializer
         # Without a pool a server that does not answer is an error at once, not after a minute of trying.
         return Werk(app.dsn, config=app.config, serializer=serializer, auto_migrate=False, pool=False)
+
+
+def in_memory(app: Any) -> bool:
+    """Whether the jobs of an app are in its own process, and nowhere else."""
+    dsn: str = app.dsn
+    return dsn.startswith("memory:")
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:

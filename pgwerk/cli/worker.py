@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from pgwerk import logs
-from pgwerk.cli.target import Target, target_options
+from pgwerk.cli.target import Target, in_memory, target_options
+from pgwerk.errors import ConfigError
 
 STRATEGIES = {"priority": "Priority", "round-robin": "RoundRobin", "random": "Random"}
 
@@ -28,6 +29,9 @@ ONLY_FOR = {
     "sigterm_grace": ("fork",),
 }
 """Options that not every type has."""
+
+IN_THIS_PROCESS = ("thread", "async")
+"""The types that start no other process, so that they can run jobs in memory."""
 
 
 @click.command(
@@ -87,6 +91,12 @@ def worker(
 
         sys.exit(run_again_and_again(target, log_level, log_format))
     app = target.app_as_given()
+    if in_memory(app) and worker_type not in IN_THIS_PROCESS:
+        raise ConfigError(
+            f"The jobs of {target.app} are in {app.dsn}, and a child process does not see the memory of its parent. "
+            f"Use --worker-type {' or '.join(IN_THIS_PROCESS)}, which run jobs that this process enqueues, or keep "
+            'jobs in Postgres: Werk("embedded://") needs no set-up.'
+        )
     _configure_logs(log_level, log_format)
     import pgwerk  # noqa: PLC0415  # `werk worker --help` is quick
 

@@ -10,7 +10,7 @@ from pgwerk import WerkConfig
 from pgwerk.aio import Werk
 from tests.fixtures.loops import working as working  # noqa: PLC0414  # it used to be here
 from tests.fixtures.waiting import until as until  # noqa: PLC0414  # and this, too
-from tests.fixtures.workers import QUICK
+from tests.fixtures.workers import QUICK, place_of
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,9 +33,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
 
 @pytest.fixture
-def app(dsn: str, migrated: str) -> Iterator[Werk]:
+def app(request: pytest.FixtureRequest, dsn: str, migrated: str) -> Iterator[Werk]:
     """An asyncio app; what it opened on the test's own loop is closed with that."""
-    made = Werk(dsn, schema=migrated, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
+    made = Werk(place_of(request, dsn), schema=migrated, config=WerkConfig(allow_truncate=True, **QUICK))  # type: ignore[arg-type]
     yield made
     if "sync" in made._app.faces:
         made.sync.close()

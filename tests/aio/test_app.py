@@ -16,6 +16,8 @@ from pgwerk.aio.managing import Managing
 from tests.aio import handlers
 from tests.fixtures.loops import working
 
+pytestmark = pytest.mark.in_memory
+
 
 async def test_a_job_is_enqueued_run_and_looked_at(app: Werk) -> None:
     async with app:
@@ -91,6 +93,7 @@ async def test_jobs_are_managed(app: Werk) -> None:
 
 
 @pytest.mark.usefixtures("unmigrated")
+@pytest.mark.postgres
 async def test_the_installation_is_managed(app: Werk) -> None:
     assert len(await app.migrate()) > 0
     assert await app.migrate() == []

@@ -8,6 +8,8 @@ from pgwerk import EnqueueError, EnqueueParams, Job, WerkError
 from pgwerk.aio import Werk
 from tests.aio import handlers
 
+pytestmark = pytest.mark.in_memory
+
 
 async def test_startup_and_shutdown_hooks_are_awaited_in_order(app: Werk) -> None:
     told: list[str] = []

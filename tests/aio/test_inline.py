@@ -14,6 +14,8 @@ from tests.fixtures.loops import working
 from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 
+pytestmark = pytest.mark.in_memory
+
 
 def left_behind(app: Werk, pg: psycopg.Connection) -> list[Any]:
     """Claims, and jobs that are neither ended nor queued."""
@@ -139,6 +141,7 @@ async def test_a_timeout_of_the_caller(app: Werk, pg: psycopg.Connection) -> Non
     assert left_behind(app, pg) == []
 
 
+@pytest.mark.postgres
 async def test_a_job_that_takes_long_is_kept_alive(app: Werk, pg: psycopg.Connection) -> None:
     """Others would recover it, once a worker that nobody knows has been silent for long enough."""
     handlers.started = asyncio.Event()
@@ -158,6 +161,7 @@ async def test_a_job_that_takes_long_is_kept_alive(app: Werk, pg: psycopg.Connec
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("handler", [handlers.echo, handlers.plain_echo, handlers.fail])
+@pytest.mark.postgres
 async def test_in_a_callers_transaction_it_is_recorded_if_that_commits(
     app: Werk, dsn: str, pg: psycopg.Connection, end: str, handler: Any
 ) -> None:

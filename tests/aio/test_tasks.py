@@ -10,6 +10,8 @@ from pgwerk import Context, EnqueueError, JobError, JobTimeout
 from pgwerk.aio import Werk
 from tests.fixtures.loops import working
 
+pytestmark = pytest.mark.in_memory
+
 tasks = Werk("postgresql://set-by-the-fixture/x")
 
 

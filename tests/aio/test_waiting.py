@@ -20,6 +20,8 @@ from tests.fixtures.waiting import until
 from tests.fixtures.workers import Notes
 from tests.workers.handlers import note
 
+pytestmark = pytest.mark.in_memory
+
 HOUR = 3600.0
 
 
@@ -51,6 +53,7 @@ def awaited(app: Werk, pg: psycopg.Connection, count: int) -> Any:
 
 @pytest.mark.timing
 @pytest.mark.parametrize("way", ["wait_for", "apply", "map"])
+@pytest.mark.postgres
 async def test_whoever_waits_is_woken_within_fifty_milliseconds_of_completion(
     app: Werk, pg: psycopg.Connection, way: str
 ) -> None:
@@ -76,6 +79,7 @@ async def test_whoever_waits_is_woken_within_fifty_milliseconds_of_completion(
     assert sorted(late)[len(late) // 2] < 0.05, late
 
 
+@pytest.mark.postgres
 async def test_many_tasks_wait_at_once_over_one_listening_connection(app: Werk, ears: Ears) -> None:
     with working(app):
         for _ in range(5):
@@ -84,6 +88,7 @@ async def test_many_tasks_wait_at_once_over_one_listening_connection(app: Werk, 
     assert len(ears.pids) == 1
 
 
+@pytest.mark.postgres
 async def test_when_the_listening_connection_is_cut_another_is_opened(
     app: Werk, notes: Notes, pg: psycopg.Connection, ears: Ears
 ) -> None:
@@ -98,6 +103,7 @@ async def test_when_the_listening_connection_is_cut_another_is_opened(
         assert (await waiting).status is JobStatus.COMPLETE
 
 
+@pytest.mark.postgres
 async def test_without_listening_polling_does(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +120,7 @@ async def test_without_listening_polling_does(
     assert len(told) == 1, "it is neither tried nor told each time"
 
 
+@pytest.mark.postgres
 async def test_a_pooler_that_swallows_notifications_is_found_out(
     app: Werk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +135,7 @@ async def test_a_pooler_that_swallows_notifications_is_found_out(
     assert len([text for text in told if "polling instead" in text]) >= 1
 
 
+@pytest.mark.postgres
 async def test_a_listener_behind_a_pooler_that_hears_is_used(
     app: Werk, monkeypatch: pytest.MonkeyPatch, ears: Ears
 ) -> None:
@@ -138,6 +146,7 @@ async def test_a_listener_behind_a_pooler_that_hears_is_used(
     assert len(ears.pids) == 1
 
 
+@pytest.mark.postgres
 async def test_listening_takes_its_own_dsn(app: Werk, dsn: str, schema: str, pg: psycopg.Connection) -> None:
     mine = Werk(dsn, schema=schema, listen_dsn=f"{dsn}?application_name=ears_{schema}")
     with working(app):
@@ -147,6 +156,7 @@ async def test_listening_takes_its_own_dsn(app: Werk, dsn: str, schema: str, pg:
     await mine.close()
 
 
+@pytest.mark.postgres
 async def test_the_connection_is_closed_when_nobody_waits_any_more(
     app: Werk, monkeypatch: pytest.MonkeyPatch, ears: Ears
 ) -> None:
@@ -195,6 +205,7 @@ async def test_waiting_has_an_end_and_can_be_taken_up_again(app: Werk) -> None:
         assert (await app.wait_for(job, timeout=20)).result == 3
 
 
+@pytest.mark.postgres
 async def test_a_job_deleted_while_it_is_waited_for_is_not_found(app: Werk, pg: psycopg.Connection) -> None:
     job = await app.enqueue(handlers.echo)
     assert job is not None

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
-from psycopg.rows import dict_row
-
 from pgwerk._app.clock import new_id
 from pgwerk._core.claim import Claim, Claimed
 from pgwerk._core.enqueue_options import Defaults
@@ -37,9 +34,9 @@ def new(*args: Any, **options: Any) -> NewJob:
 class Desk:
     """What a test does to the jobs of its schema."""
 
-    def __init__(self, run: Run, pg: psycopg.Connection) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self.pg = pg
+        self.looking = run.looking
 
     def put(self, *args: Any, **options: Any) -> str:
         """Enqueue a job; its id."""
@@ -102,8 +99,7 @@ class Desk:
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Ask the tables of this schema from outside."""
-        cursor = self.pg.execute(self.run.text(text).encode(), params)
-        return cursor.fetchall() if cursor.description else []
+        return self.looking.sql(text, *params)
 
     def one(self, text: str, *params: Any) -> Any:
         """The first column of the first row."""
@@ -112,9 +108,8 @@ class Desk:
 
     def row(self, job: str | Claimed) -> dict[str, Any]:
         """All columns of a job; empty when it is gone."""
-        text = self.run.text("select * from {jobs} where id = %s").encode()
-        with self.pg.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(text, [_id(job)]).fetchone() or {}
+        found = self.looking.rows("select * from {jobs} where id = %s", _id(job))
+        return found[0] if found else {}
 
     def status(self, job: str | Claimed) -> str | None:
         """Its status; None when it is gone."""
@@ -133,7 +128,7 @@ class Desk:
         return int(self.one(f"select count(*) from {{{table}}}"))
 
     def now(self) -> datetime:
-        """Postgres's time."""
+        """The time of the tables."""
         found: datetime = self.one("select clock_timestamp()")
         return found
 

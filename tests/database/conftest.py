@@ -1,6 +1,5 @@
-"""Fixtures of the tests that ask Postgres: see tests/fixtures/run.py and builders.py."""
+"""Fixtures of the tests that ask the tables: see tests/fixtures/run.py and builders.py."""
 
-import psycopg
 import pytest
 
 from tests.database.builders import Desk
@@ -8,6 +7,6 @@ from tests.fixtures.run import Run
 
 
 @pytest.fixture
-def desk(run: Run, pg: psycopg.Connection) -> Desk:
+def desk(run: Run) -> Desk:
     """Short words for what a test does to jobs."""
-    return Desk(run, pg)
+    return Desk(run)

@@ -10,6 +10,8 @@ from pgwerk._core.operation import Statement, scalar
 from pgwerk._core.statements.arrays import Packed, array, packed_floats, packed_ids, packed_integers
 from tests.database.builders import Desk
 
+pytestmark = pytest.mark.postgres  # how parameters travel
+
 # Each example only reads: the fixture need not be made anew.
 several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 _IDS = st.lists(st.uuids().map(str))

@@ -10,6 +10,7 @@ from pgwerk._core.names import Names
 from pgwerk._core.operations import migrate
 from pgwerk._core.schema import migrations
 from tests.database.builders import Desk
+from tests.fixtures.looking import Tables
 from tests.fixtures.run import FACES, Run
 
 OUTSIDE = [
@@ -72,9 +73,8 @@ def test_rows_of_before_are_brought_inside(dsn: str, schema: str, old: Callable[
     before = old("select j::text from {jobs} j where queue = 'right' order by id").fetchall()
     with FACES["sync"](dsn, Names(schema)) as face:
         assert "0003_bounds" in face.run(migrate.migrate())
-        run = Run(face, dsn, Names(schema))
         with psycopg.connect(dsn, autocommit=True) as pg:
-            desk = Desk(run, pg)
+            desk = Desk(Run(face, dsn, Names(schema), Tables(pg, Names(schema))))
             assert desk.sql("select j::text from {jobs} j where queue = 'right' order by id") == before
             assert desk.count("jobs") == 2 * len(OUTSIDE)
             assert desk.one("select octet_length(queue) from {jobs} where queue like 'qqq%%'") == 255

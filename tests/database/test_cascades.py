@@ -12,6 +12,7 @@ from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Dependency
 from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures import bulk
+from pgwerk._memory.messages import WAKE
 from tests.database.builders import WORKER, Desk, failed, new, report
 
 MANY = 10_000
@@ -147,11 +148,12 @@ def test_a_chain_is_cancelled_whole_by_a_bulk_cancel(desk: Desk) -> None:
     assert desk.one("select count(*) from {jobs} where status = 'aborted'") == 1500
 
 
+@pytest.mark.postgres  # a notification of Postgres has room for so many ids only
 def test_dependents_of_others_are_told_of_in_messages_of_many(desk: Desk) -> None:
     head = desk.put()
-    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
+    desk.looking.listen(WAKE)
     desk.send([new(depends_on=head) for _ in range(400)])
-    payloads = [one.payload for one in desk.pg.notifies(timeout=5, stop_after=1)]
+    payloads = desk.looking.heard()
     told = [payload[1:].split(",") for payload in payloads if payload.startswith("w")]
     assert len(told) == 3
     assert sum(map(len, told)) == 400

@@ -149,6 +149,7 @@ def test_a_row_that_says_queued_for_the_future_is_not_claimed_early(desk: Desk) 
     assert desk.claim() == []
 
 
+@pytest.mark.postgres
 def test_open_transactions_claim_disjoint_jobs(desk: Desk) -> None:
     jobs = {desk.put() for _ in range(10)}
     one, two = desk.run.peer(), desk.run.peer()
@@ -176,6 +177,7 @@ def test_claim_numbers_never_repeat_for_a_job(desk: Desk) -> None:
         seen.add(taken.claim)
 
 
+@pytest.mark.postgres
 def test_claims_are_heap_only_updates_where_the_page_has_room(desk: Desk) -> None:
     desk.sql("alter table {jobs} set (fillfactor = 40)")
     desk.send([new(n) for n in range(200)])

@@ -14,6 +14,7 @@ from pgwerk._core.operations.wait import await_ends
 from pgwerk._core.options import Retry
 from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Succeeded, TimedOut
 from pgwerk._core.statements import claims, queries, running, workers
+from pgwerk._memory.messages import DONE
 from tests.database.builders import OTHER, WORKER, Desk, entry, failed, new, report
 
 WAYS = pytest.mark.parametrize("whole", [False, True], ids=["in a batch", "in a settle"])
@@ -245,11 +246,10 @@ def test_the_end_tells_those_who_wait_for_it(desk: Desk) -> None:
     taken, other = desk.take(1), desk.take(2)
     ends = desk.run(await_ends([taken.job.id, other.job.id]))
     assert sorted(ends) == sorted([(taken.job.id, "active"), (other.job.id, "active")])
-    channel = desk.run.names.done_channel
-    desk.pg.execute(f'listen "{channel}"'.encode())
+    desk.looking.listen(DONE)
     desk.run(running.close([entry(taken), entry(other)], WORKER, whole=False))
-    (note,) = desk.pg.notifies(timeout=1, stop_after=1)
-    assert sorted(note.payload.split(",")) == sorted([taken.job.id, other.job.id])
+    (told,) = desk.looking.heard()
+    assert sorted(told.split(",")) == sorted([taken.job.id, other.job.id])
     assert sorted(desk.run(queries.ends([taken.job.id, other.job.id]))) == sorted(
         [(taken.job.id, "complete"), (other.job.id, "complete")]
     )
@@ -260,9 +260,9 @@ def test_five_hundred_awaited_ends_are_told_in_messages_that_fit(desk: Desk) -> 
     desk.send(orders)
     taken = desk.claim(500)
     desk.run(await_ends([one.job.id for one in taken]))
-    desk.pg.execute(f'listen "{desk.run.names.done_channel}"'.encode())
+    desk.looking.listen(DONE)
     assert len(desk.run(running.close([entry(one) for one in taken], WORKER, whole=False))) == 500
-    told = [note.payload for note in desk.pg.notifies(timeout=1, stop_after=4)]
+    told = desk.looking.heard()
     assert sorted(",".join(told).split(",")) == sorted(one.job.id for one in taken)
 
 

@@ -13,6 +13,7 @@ from pgwerk._core.operations.enqueue import CHUNK, NewJob
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import copying
 from pgwerk._core.statements.enqueue import insert_many
+from pgwerk._memory.messages import WAKE
 from pgwerk.errors import DatabaseError
 from tests.database.builders import Desk, new
 from tests.fixtures.run import FACES, Run
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.every_executor
 
 
 @pytest.fixture
-def many(run: Run, pg: psycopg.Connection) -> Desk:
-    return Desk(run, pg)
+def many(run: Run) -> Desk:
+    return Desk(run)
 
 
 def jobs(count: int = copying.LEAST, **options: Any) -> list[NewJob]:
@@ -66,13 +67,13 @@ def test_what_copy_cannot_do_is_inserted(options: dict[str, Any]) -> None:
 
 def test_workers_hear_of_each_queue_once(many: Desk) -> None:
     many.sql("insert into {idle} values (%s)", new().id)
-    many.pg.execute(f'listen "{many.run.names.wake_channel}"'.encode())
+    many.looking.listen(WAKE)
     made = [new(number, queue="other" if number % 2 else "default") for number in range(copying.LEAST)]
     assert copied(made)
     answers = many.send(made)
     assert all(answers)
     assert {row["queue"] for row in rows(many, made)} == {"default", "other"}
-    heard = sorted(note.payload for note in many.pg.notifies(timeout=5, stop_after=2))
+    heard = sorted(many.looking.heard())
     assert heard == ["qdefault", "qother"]
 
 

@@ -14,6 +14,7 @@ from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Dependency, Retry
 from pgwerk._core.outcome import Aborted, Lost, Outcome
 from pgwerk._core.statements import admin, queries, settling
+from pgwerk._memory.messages import WAKE
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 ENDS = pytest.mark.parametrize("outcome", [None, failed()], ids=["succeeds", "fails"])
@@ -156,6 +157,7 @@ def test_the_child_commits_first(desk: Desk, outcome: Outcome | None) -> None:
 
 @ENDS
 @pytest.mark.parametrize("first", ["the child", "the parent"])
+@pytest.mark.postgres
 def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: Outcome | None, first: str) -> None:
     parent = desk.take()
     new_job = new(depends_on=parent.job.id)
@@ -182,6 +184,7 @@ def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: Outc
 
 
 @ENDS
+@pytest.mark.postgres
 def test_a_settle_that_commits_before_the_child_looks_is_seen_by_the_child(desk: Desk, outcome: Outcome | None) -> None:
     parent = desk.take()
     child = desk.run.peer()
@@ -194,6 +197,7 @@ def test_a_settle_that_commits_before_the_child_looks_is_seen_by_the_child(desk:
     assert desk.status(new_job.id) == ("failed" if outcome else "queued")
 
 
+@pytest.mark.postgres
 def test_a_child_inside_a_long_transaction_is_released_after_its_commit_by_the_sweep(desk: Desk) -> None:
     parent = desk.take()
     new_job = new(depends_on=parent.job.id)
@@ -208,17 +212,18 @@ def test_a_child_inside_a_long_transaction_is_released_after_its_commit_by_the_s
     assert desk.status(new_job.id) == "queued"
 
 
+@pytest.mark.postgres
 def test_the_childs_commit_tells_workers_to_look(desk: Desk) -> None:
     parent = desk.take()
-    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
+    desk.looking.listen(WAKE)
     new_job = new(depends_on=parent.job.id)
     child = desk.run.peer()
     child.begin()
     child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     desk.end(parent)
-    assert [note.payload for note in desk.pg.notifies(timeout=0.1)] == []
+    assert desk.looking.heard() == []
     child.commit()
-    assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [f"w{new_job.id}"]
+    assert desk.looking.heard() == [f"w{new_job.id}"]
 
 
 def test_the_child_looks_again_after_its_own_commit(desk: Desk) -> None:
@@ -234,6 +239,7 @@ def test_the_child_looks_again_after_its_own_commit(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("outcomes", [(None, None), (None, failed()), (failed(), None), (failed(), failed())])
+@pytest.mark.postgres
 def test_two_parents_ending_in_two_open_transactions_agree(
     desk: Desk, outcomes: tuple[Outcome | None, Outcome | None]
 ) -> None:
@@ -250,6 +256,7 @@ def test_two_parents_ending_in_two_open_transactions_agree(
     assert desk.one("select count(*) from {jobs}") == 3
 
 
+@pytest.mark.postgres
 def test_a_parent_whose_settle_is_rolled_back_releases_nothing(desk: Desk) -> None:
     one, two = desk.take(1), desk.take(2)
     child = desk.put(depends_on=[one.job.id, two.job.id])
@@ -264,6 +271,7 @@ def test_a_parent_whose_settle_is_rolled_back_releases_nothing(desk: Desk) -> No
     assert desk.status(child) == "queued"
 
 
+@pytest.mark.postgres
 def test_releasing_and_settling_at_once_release_once(desk: Desk) -> None:
     parent = desk.take()
     child = desk.put(depends_on=parent.job.id)
@@ -280,6 +288,7 @@ def test_releasing_and_settling_at_once_release_once(desk: Desk) -> None:
     assert desk.status(child) == "complete"
 
 
+@pytest.mark.postgres
 def test_cancelling_a_child_while_its_parent_ends(desk: Desk) -> None:
     for first in ("cancel", "settle"):
         parent = desk.take()
@@ -331,6 +340,7 @@ def test_a_deleted_parent_that_had_succeeded_does_not_matter(desk: Desk) -> None
     assert desk.status(child) == "queued"
 
 
+@pytest.mark.postgres
 def test_a_parent_deleted_while_the_child_is_inserted_fails_the_child(desk: Desk) -> None:
     parent = desk.put()
     new_job = new(depends_on=parent)
@@ -370,6 +380,7 @@ def test_a_waiting_job_without_dependencies_is_released_by_the_sweep(desk: Desk)
     assert desk.status(job_id) == "queued"
 
 
+@pytest.mark.postgres
 def test_a_deadlock_between_settles_is_resolved_by_walking_again(desk: Desk) -> None:
     """Two parents, each settled with a child of the other: whatever the order, both ends are written."""
     parents = [desk.take(n) for n in range(4)]

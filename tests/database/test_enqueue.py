@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 
 from pgwerk._core.operations import enqueue as op
 from pgwerk._core.statements import workers
 from pgwerk._core.statements.enqueue import inserted_before
+from pgwerk._memory.messages import WAKE
 from pgwerk.errors import EnqueueError, SerializationError
 from tests.database.builders import WORKER, Desk, args_of, new
 
@@ -163,6 +163,7 @@ def test_an_unknown_dependency_is_an_error_that_leaves_nothing_behind(desk: Desk
     assert desk.count("jobs") == desk.count("job_deps") == 0
 
 
+@pytest.mark.postgres
 def test_a_duplicate_waits_for_the_transaction_that_has_the_key(desk: Desk) -> None:
     for end, expected in (("rollback", False), ("commit", True)):
         first, second = desk.run.peer(), desk.run.peer()
@@ -205,51 +206,40 @@ def test_text_with_percent_signs_quotes_and_braces_arrives_unchanged(desk: Desk)
 # Telling --------------------------------------------------------------------------
 
 
-def listen(desk: Desk, dsn: str) -> psycopg.Connection:
-    connection = psycopg.connect(dsn, autocommit=True)
-    connection.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
-    return connection
+def test_nobody_is_told_while_nobody_sleeps(desk: Desk) -> None:
+    desk.looking.listen(WAKE)
+    desk.put()
+    desk.send([new(1), new(2, delay=5)])
+    assert desk.looking.heard() == []
 
 
-def heard(connection: psycopg.Connection) -> list[str]:
-    connection.execute("select 1")
-    return [note.payload for note in connection.notifies(timeout=0.05)]
-
-
-def test_nobody_is_told_while_nobody_sleeps(desk: Desk, dsn: str) -> None:
-    with listen(desk, dsn) as ear:
-        desk.put()
-        desk.send([new(1), new(2, delay=5)])
-        assert heard(ear) == []
-
-
-def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk, dsn: str) -> None:
+def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk) -> None:
     desk.run(workers.doze(WORKER))
-    with listen(desk, dsn) as ear:
-        desk.put(queue="mail")
-        assert heard(ear) == ["qmail"]
-        desk.put(delay=5)
-        (told,) = heard(ear)
-        assert told[0] == "d"
-        assert float(told[1:]) == 5
-        desk.run(workers.rouse(WORKER))
-        desk.put()
-        assert heard(ear) == []
+    desk.looking.listen(WAKE)
+    desk.put(queue="mail")
+    assert desk.looking.heard() == ["qmail"]
+    desk.put(delay=5)
+    (told,) = desk.looking.heard()
+    assert told[0] == "d"
+    assert float(told[1:]) == 5
+    desk.run(workers.rouse(WORKER))
+    desk.put()
+    assert desk.looking.heard() == []
 
 
-def test_a_bulk_tells_each_queue_once_and_the_earliest_time(desk: Desk, dsn: str) -> None:
+def test_a_bulk_tells_each_queue_once_and_the_earliest_time(desk: Desk) -> None:
     desk.run(workers.doze(WORKER))
-    with listen(desk, dsn) as ear:
-        desk.send([new(queue="a"), new(queue="b"), new(queue="a"), new(delay=7), new(delay=3)])
-        told = sorted(heard(ear))
-        assert told[1:] == ["qa", "qb"]
-        assert float(told[0][1:]) == pytest.approx(3, abs=0.1)
+    desk.looking.listen(WAKE)
+    desk.send([new(queue="a"), new(queue="b"), new(queue="a"), new(delay=7), new(delay=3)])
+    told = sorted(desk.looking.heard())
+    assert told[1:] == ["qa", "qb"]
+    assert float(told[0][1:]) == pytest.approx(3, abs=0.1)
 
 
-def test_inside_a_transaction_of_the_callers_whoever_listens_is_told(desk: Desk, dsn: str) -> None:
-    with listen(desk, dsn) as ear:
-        desk.send([new(queue="a")], joined=True)
-        assert heard(ear) == ["qa"]
+def test_inside_a_transaction_of_the_callers_whoever_listens_is_told(desk: Desk) -> None:
+    desk.looking.listen(WAKE)
+    desk.send([new(queue="a")], joined=True)
+    assert desk.looking.heard() == ["qa"]
 
 
 def test_a_repeated_id_is_answered_only_for_rows_that_exist(desk: Desk) -> None:

@@ -82,6 +82,7 @@ def test_the_most_urgent_member_is_next(desk: Desk) -> None:
     assert [desk.row(one)["blocked"] for one in (low, high)] == [True, False]
 
 
+@pytest.mark.postgres
 def test_two_claims_in_open_transactions_never_exceed_the_limit(desk: Desk) -> None:
     desk.send([new(n, group=Group("g", 2)) for n in range(6)])
     one, two = desk.run.peer(), desk.run.peer()
@@ -103,6 +104,7 @@ def test_two_claims_in_open_transactions_never_exceed_the_limit(desk: Desk) -> N
     assert active(desk) == 2
 
 
+@pytest.mark.postgres
 def test_a_rolled_back_claim_leaves_its_permit_to_the_other(desk: Desk) -> None:
     desk.send([new(n, group="g") for n in range(2)])
     one, two = desk.run.peer(), desk.run.peer()
@@ -115,6 +117,7 @@ def test_a_rolled_back_claim_leaves_its_permit_to_the_other(desk: Desk) -> None:
     assert active(desk) == 1
 
 
+@pytest.mark.postgres
 def test_claims_over_many_groups_do_not_deadlock(desk: Desk) -> None:
     desk.send([new(n, group=f"g{n % 4}", queue="ab"[n % 2]) for n in range(16)])
     one, two = desk.run.peer(), desk.run.peer()
@@ -136,6 +139,7 @@ def test_a_denial_that_commits_before_the_release_is_readied_by_it(desk: Desk) -
     assert ids(desk.claim()) == [second]
 
 
+@pytest.mark.postgres
 def test_a_denial_that_overlaps_a_release_is_found_by_its_own_second_look(desk: Desk) -> None:
     first = desk.take(1, group="g")
     second = desk.put(2, group="g")
@@ -149,6 +153,7 @@ def test_a_denial_that_overlaps_a_release_is_found_by_its_own_second_look(desk: 
     assert ids(desk.claim()) == [second]
 
 
+@pytest.mark.postgres
 def test_a_release_that_overlaps_a_denial_is_found_by_its_own_second_look(desk: Desk) -> None:
     first = desk.take(1, group="g")
     second = desk.put(2, group="g")
@@ -163,6 +168,7 @@ def test_a_release_that_overlaps_a_denial_is_found_by_its_own_second_look(desk: 
     assert ids(desk.claim()) == [second]
 
 
+@pytest.mark.postgres
 def test_a_denial_whose_second_look_comes_before_the_commit_of_the_release(desk: Desk) -> None:
     first = desk.take(1, group="g")
     second = desk.put(2, group="g")
@@ -176,6 +182,7 @@ def test_a_denial_whose_second_look_comes_before_the_commit_of_the_release(desk:
     assert ids(desk.claim()) == [second]
 
 
+@pytest.mark.postgres
 def test_a_member_that_slipped_through_all_looks_is_found_by_the_sweep(desk: Desk) -> None:
     first = desk.take(1, group="g")
     second = desk.put(2, group="g")
@@ -270,6 +277,7 @@ def test_random_histories_neither_exceed_a_limit_nor_strand_a_member(desk: Desk,
     assert desk.count("permits") == 0
 
 
+@pytest.mark.postgres
 def test_eight_connections_racing_never_exceed_a_limit(desk: Desk) -> None:
     desk.send([new(n, group=Group("g", 3)) for n in range(40)])
     peers = [desk.run.peer() for _ in range(4)]

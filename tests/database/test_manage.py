@@ -13,6 +13,7 @@ from pgwerk._core.outcome import Aborted, Interrupted
 from pgwerk._core.procedures import bulk
 from pgwerk._core.statements import admin, claims, queries, schema, workers
 from pgwerk._core.statements.queries import Filter
+from pgwerk._memory.messages import DONE, WAKE
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 UNKNOWN = str(uuid4())
@@ -40,10 +41,10 @@ def test_a_job_that_has_not_started_is_aborted_at_once(desk: Desk, state: str) -
 def test_an_active_job_of_a_living_worker_is_asked_to_stop(desk: Desk) -> None:
     desk.live()
     taken = desk.take()
-    desk.pg.execute(f'listen "{desk.run.names.wake_channel}"'.encode())
+    desk.looking.listen(WAKE)
     assert desk.run(manage.abort(taken.job.id))
     assert desk.status(taken) == "aborting"
-    assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [f"a{WORKER}"]
+    assert desk.looking.heard() == [f"a{WORKER}"]
     assert desk.run(manage.abort(taken.job.id))
     assert desk.end(taken, Interrupted(started=True))
     assert desk.status(taken) == "aborted"
@@ -88,6 +89,7 @@ def test_aborting_an_ended_or_unknown_job_says_no(desk: Desk) -> None:
     assert desk.status(taken) == "complete"
 
 
+@pytest.mark.postgres
 def test_an_abort_that_meets_the_settle_waits_and_finds_it_ended(desk: Desk) -> None:
     desk.live()
     taken = desk.take()
@@ -112,6 +114,7 @@ def test_cancelling_ends_only_what_has_not_started(desk: Desk) -> None:
     assert desk.run(op.end_unstarted([], Aborted())) == []
 
 
+@pytest.mark.postgres
 def test_a_claimed_job_cannot_be_cancelled_by_somebody_who_saw_it_queued(desk: Desk) -> None:
     job_id = desk.put()
     claimer, canceller = desk.run.peer(), desk.run.peer()
@@ -241,9 +244,9 @@ def test_deleting_takes_everything_of_the_job_along(desk: Desk) -> None:
 def test_deleting_tells_those_who_wait_for_the_end(desk: Desk) -> None:
     job_id = desk.put()
     desk.run(await_ends([job_id]))
-    desk.pg.execute(f'listen "{desk.run.names.done_channel}"'.encode())
+    desk.looking.listen(DONE)
     desk.run(manage.delete([job_id]))
-    assert [note.payload for note in desk.pg.notifies(timeout=1, stop_after=1)] == [job_id]
+    assert desk.looking.heard() == [job_id]
     assert desk.run(queries.ends([job_id])) == []
 
 

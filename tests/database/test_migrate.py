@@ -16,7 +16,10 @@ from pgwerk._core.statements import schema as st
 from pgwerk.errors import DatabaseError, SchemaVersionMismatch
 from tests.database.builders import Desk
 from tests.fixtures.database import drop_schema
+from tests.fixtures.looking import Tables
 from tests.fixtures.run import FACES, Run
+
+pytestmark = pytest.mark.postgres  # the tables themselves
 
 Role = Callable[[str], str]
 
@@ -107,7 +110,7 @@ def test_odd_schema_names_work_from_end_to_end(executor_kind: str, dsn: str, pg:
     try:
         with FACES[executor_kind](dsn, names) as face:
             face.run(migrate.migrate())
-            desk = Desk(Run(face, dsn, names), pg)
+            desk = Desk(Run(face, dsn, names, Tables(pg, names)))
             parent = desk.put(group="g")
             child = desk.put(depends_on=parent)
             desk.live()
@@ -129,7 +132,7 @@ def test_without_a_schema_names_are_unqualified(
     with FACES[executor_kind](own, Names(public)) as face, psycopg.connect(own, autocommit=True) as look:
         face.run(migrate.migrate())
         assert face.run(migrate.check()) == latest()
-        desk = Desk(Run(face, own, Names(public)), look)
+        desk = Desk(Run(face, own, Names(public), Tables(look, Names(public))))
         desk.end(desk.take())
         tables = look.execute("select count(*) from pg_tables where schemaname = %s", [schema]).fetchone()
         assert tables == (len(TABLES) - 1,)
@@ -143,7 +146,7 @@ def test_two_installations_in_one_schema_do_not_touch_each_other(
         names = Names(schema, prefix)
         with FACES[executor_kind](dsn, names) as face:
             face.run(migrate.migrate())
-            desk = Desk(Run(face, dsn, names), pg)
+            desk = Desk(Run(face, dsn, names, Tables(pg, names)))
             desk.put(key="k")
             desks.append(desk)
     assert [desk.count("jobs") for desk in desks] == [1, 1]
@@ -173,7 +176,7 @@ def test_a_role_that_may_only_change_rows_can_do_everything_else(
 ) -> None:
     dsn = role(f"grant usage on schema {schema};grant select, insert, update, delete on all tables in schema {schema}")
     with FACES[run.kind](dsn, run.names) as face:
-        desk = Desk(Run(face, dsn, run.names), pg)
+        desk = Desk(Run(face, dsn, run.names, Tables(pg, run.names)))
         desk.live()
         parent = desk.put(1, group="g", key="k", retry=2)
         child = desk.put(2, depends_on=parent)

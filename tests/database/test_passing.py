@@ -109,6 +109,7 @@ def test_what_is_requeued_meanwhile_is_not_deleted(desk: Desk, cleaning: Callabl
     assert {row[0] for row in desk.sql("select id::text from {jobs}")} == requeued
 
 
+@pytest.mark.postgres
 def test_a_requeue_that_has_not_committed_keeps_its_job_from_a_purge(desk: Desk) -> None:
     taken = desk.take()
     desk.end(taken, failed())
@@ -140,6 +141,7 @@ def test_a_job_that_gets_more_time_meanwhile_does_not_expire(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("cleaning", ["sweep", "purge"])
+@pytest.mark.postgres
 def test_a_parent_that_completed_is_not_swept_from_under_an_open_transaction(desk: Desk, cleaning: str) -> None:
     parent = desk.take(result_ttl=0)
     other = desk.take(result_ttl=0)
@@ -164,6 +166,7 @@ def test_a_parent_that_completed_is_not_swept_from_under_an_open_transaction(des
     assert desk.statuses(parent, order.id) == [None, "queued"]
 
 
+@pytest.mark.postgres
 def test_a_parent_that_was_deleted_by_hand_counts_as_failed(desk: Desk) -> None:
     parent = desk.take()
     order = new(depends_on=parent.id)
@@ -177,6 +180,7 @@ def test_a_parent_that_was_deleted_by_hand_counts_as_failed(desk: Desk) -> None:
     assert desk.row(order.id)["error"] == f"dependency failed: {parent.id}"
 
 
+@pytest.mark.postgres
 def test_a_child_that_its_complete_parent_did_not_see_is_released_by_the_deletion(desk: Desk) -> None:
     parent = desk.take()
     order = new(depends_on=parent.id)

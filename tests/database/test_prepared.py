@@ -88,19 +88,19 @@ def test_what_others_did_to_the_session_or_the_table_is_survived(
     statement: Statement[Rows] = Statement(
         f"select t.* from {name} t where x = %(a)s::text", {"a": "1"}, list, texts=True
     )
-    pg.execute(f"create table public.{name} (x text)")
+    pg.execute(f"create table public.{name} (x text)".encode())
     try:
-        pg.execute(f"insert into public.{name} values ('1')")
+        pg.execute(f"insert into public.{name} values ('1')".encode())
         prepare(face, statement)
         assert face.run(statement) == [("1",)]
-        pg.execute(f"alter table public.{name} add column y text default 'new'")
+        pg.execute(f"alter table public.{name} add column y text default 'new'".encode())
         assert face.run(statement) == [("1", "new")]
         prepare(face, ask())
         face.run(Statement("deallocate all", {}, list))
         assert face.run(ask())[0][0] == "a"
         assert face.run(statement) == [("1", "new")]
     finally:
-        pg.execute(f"drop table public.{name}")
+        pg.execute(f"drop table public.{name}".encode())
 
 
 def test_a_connection_that_is_lost_is_replaced(face: SyncFace | AioFace, pg: psycopg.Connection) -> None:

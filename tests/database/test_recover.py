@@ -131,6 +131,7 @@ def test_a_worker_seen_to_die_is_recovered_at_once(desk: Desk) -> None:
     assert desk.one("select status from {worker} where id = %s", WORKER) == "lost"
 
 
+@pytest.mark.postgres
 def test_two_recoveries_at_once_recover_each_job_once(desk: Desk) -> None:
     desk.live()
     taken = [desk.take(n, retry=5) for n in range(6)]
@@ -145,6 +146,7 @@ def test_two_recoveries_at_once_recover_each_job_once(desk: Desk) -> None:
     assert [len(desk.executions(one)) for one in taken] == [1] * 6
 
 
+@pytest.mark.postgres
 def test_a_recovery_and_the_late_settle_of_the_worker_agree(desk: Desk) -> None:
     desk.live()
     for first in ("settle", "recover"):

@@ -7,6 +7,8 @@ from pgwerk._core.procedures import sweep
 from pgwerk._core.statements import running, upkeep
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, new
 
+pytestmark = pytest.mark.postgres  # a trigger refuses, or another transaction holds rows
+
 
 def refuse(desk: Desk, *ids: str, when: str = "true") -> None:
     """Let a trigger of the user's refuse changes of these rows."""

@@ -77,6 +77,7 @@ def test_a_stale_worker_settles_nothing(desk: Desk) -> None:
     assert desk.statuses(stale, child) == ["queued", "waiting"]
 
 
+@pytest.mark.postgres
 def test_everything_that_follows_is_in_one_transaction(desk: Desk) -> None:
     taken = desk.take(1, repeat=Repeat(1), key="k", group="g", **ALL)
     child = desk.put(depends_on=taken.job.id)
@@ -241,6 +242,7 @@ def test_many_ends_in_one_settle_each_have_their_own_consequences(desk: Desk) ->
     assert desk.one("select count(*) from {jobs} where callback_of is not null") == 3
 
 
+@pytest.mark.postgres
 def test_a_job_that_ends_while_it_is_deleted_is_deleted(desk: Desk) -> None:
     taken = desk.take(on_success="app.yes")
     peer, other = desk.run.peer(), desk.run.peer()

@@ -21,6 +21,7 @@ def test_due_jobs_are_promoted_in_order_and_the_next_one_is_announced(desk: Desk
     assert desk.run(upkeep.promote(10)) == (1, None)
 
 
+@pytest.mark.postgres
 def test_promotions_at_once_share_the_work(desk: Desk) -> None:
     desk.send([new(n, delay=1) for n in range(10)])
     desk.sql("update {jobs} set scheduled_at = now() - interval '1 second'")
@@ -92,6 +93,7 @@ def test_a_second_sweep_finds_nothing(desk: Desk) -> None:
     assert (again.recovered, again.promoted, again.expired, again.released, again.deleted) == ([], 0, 0, 0, 0)
 
 
+@pytest.mark.postgres
 def test_sweeps_at_once_do_not_fail(desk: Desk) -> None:
     desk.live()
     desk.send([new(n, group=f"g{n % 3}", retry=2, ttl=1) for n in range(20)])

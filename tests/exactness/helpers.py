@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from pgwerk import Job, JobStatus, Werk
+from tests.fixtures.looking import looking_at
 from tests.fixtures.waiting import eventually
 from tests.fixtures.workers import Notes, WorkerProcess
 
@@ -20,17 +21,16 @@ class Outside:
     """The tables as somebody sees them who has only SQL."""
 
     def __init__(self, app: Werk, pg: "psycopg.Connection[Any]") -> None:
-        self._app = app
-        self._pg = pg
+        self._names = app._app.names
+        self._looking = looking_at(app, pg, self._names)
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Run a command; {jobs} and its like are the names of tables."""
-        cursor = self._pg.execute(self.rendered(text).encode(), params)
-        return cursor.fetchall() if cursor.description else []
+        return self._looking.sql(text, *params)
 
     def rendered(self, text: str) -> str:
         """The command with the names of the tables, for a connection of one's own."""
-        return self._app._app.names.render(text, with_params=True)
+        return self._names.render(text, with_params=True)
 
     def one(self, text: str, *params: Any) -> Any:
         """The first column of the first row."""

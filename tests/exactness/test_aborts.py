@@ -16,6 +16,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.parametrize("where", ["queued", "scheduled", "waiting", "blocked"])
 def test_a_job_that_has_not_started_ends_at_once_without_any_worker(

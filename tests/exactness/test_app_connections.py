@@ -137,6 +137,7 @@ LATER = Statement("select 'never reached'", {}, scalar)
 
 
 @pytest.mark.parametrize("whose", ["pool", "caller"])
+@pytest.mark.postgres
 def test_statements_that_a_failed_pipeline_never_prepared_are_not_believed_in(run: Run, whose: str) -> None:
     face = run.face
     connection = face.connect(autocommit=True) if whose == "caller" else None

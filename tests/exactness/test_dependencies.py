@@ -18,8 +18,11 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.slow
+@pytest.mark.postgres
 def test_children_enqueued_while_their_parents_finish_are_released_exactly_once(
     app: Werk, dsn: str, notes: Notes, outside: Outside
 ) -> None:
@@ -225,6 +228,7 @@ def test_the_delay_of_a_child_counts_from_its_release(app: Werk, outside: Outsid
 
 
 @pytest.mark.timing
+@pytest.mark.postgres
 def test_a_child_committed_long_after_its_parent_finished_starts_within_a_second_by_notification(
     app: Werk, dsn: str, notes: Notes
 ) -> None:
@@ -251,6 +255,7 @@ def idle(app: Werk, connection: "psycopg.Connection[Any]") -> bool:
     return row is not None and bool(row[0])
 
 
+@pytest.mark.postgres
 def test_a_child_committed_long_after_its_parent_finished_is_released_by_the_sweep_where_nobody_can_listen(
     app: Werk, dsn: str, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +279,7 @@ def test_a_child_committed_long_after_its_parent_finished_is_released_by_the_swe
     assert notes.count("child") == 1
 
 
+@pytest.mark.postgres
 def test_a_child_whose_transaction_is_rolled_back_never_was(
     app: Werk, dsn: str, notes: Notes, outside: Outside
 ) -> None:

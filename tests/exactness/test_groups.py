@@ -10,6 +10,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect, most_at_once
 from tests.fixtures.workers import Notes, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.slow
 def test_two_hundred_members_over_four_processes_and_two_queues_never_overlap_while_others_flow(

@@ -12,6 +12,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
@@ -98,6 +100,7 @@ def test_a_handler_that_ends_its_thread_worker_is_recovered_by_another(
     assert "worker lost" in (app.get_executions(job)[0].error or "")
 
 
+@pytest.mark.postgres
 def test_an_outcome_that_the_database_refuses_for_a_while_is_written_later(
     app: Werk, notes: Notes, outside: Outside
 ) -> None:
@@ -123,6 +126,7 @@ def test_an_outcome_that_the_database_refuses_for_a_while_is_written_later(
 
 
 @pytest.mark.parametrize("options", [{}, {"_on_success": handlers.on_end}], ids=["plain", "special"])
+@pytest.mark.postgres
 def test_a_worker_that_can_write_nothing_does_not_run_one_job_after_the_other(
     app: Werk, notes: Notes, outside: Outside, options: dict[str, Any]
 ) -> None:
@@ -141,6 +145,7 @@ def test_a_worker_that_can_write_nothing_does_not_run_one_job_after_the_other(
 
 
 @pytest.mark.slow
+@pytest.mark.postgres
 def test_a_worker_that_can_write_nothing_can_be_stopped_all_the_same(app: Werk, notes: Notes, outside: Outside) -> None:
     job = enqueued(app.enqueue(handlers.until_noted, "a", "go", _retry=Retry(2)))
     with contextlib.ExitStack() as refused:
@@ -198,6 +203,7 @@ def _beside(app: Werk, name: str) -> str:
     return app._app.names.table("jobs")[:-1] + f'_{name}"'
 
 
+@pytest.mark.postgres
 def test_a_result_too_large_for_postgres_fails_with_the_reason_and_holds_up_nobody(app: Werk, outside: Outside) -> None:
     """One text value of jsonb has at most 256 MB; a trigger stands for what would take that long."""
     outside.sql(

@@ -13,6 +13,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @contextmanager
 def hooked(app: Werk, hook: Any) -> Iterator[None]:
@@ -78,6 +80,7 @@ def test_a_hook_that_sets_nonsense_enqueues_nothing(app: Werk, outside: Outside,
     assert outside.count() == 0
 
 
+@pytest.mark.postgres
 def test_a_hook_that_raises_enqueues_nothing_also_in_a_bulk_and_in_a_transaction(
     app: Werk, dsn: str, outside: Outside
 ) -> None:
@@ -156,6 +159,7 @@ def test_a_failure_in_place_uses_its_attempts_and_runs_its_callback_later(
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("handler", [handlers.noop, handlers.fails])
+@pytest.mark.postgres
 def test_a_record_in_the_callers_transaction_is_there_if_and_only_if_it_commits(
     app: Werk, dsn: str, outside: Outside, end: str, handler: Any
 ) -> None:

@@ -11,6 +11,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 ORDERED: dict[str, Any] = {"concurrency": 1, "queues": ["a", "b", "c"]}
 
 
@@ -101,6 +103,7 @@ def test_a_burst_ends_while_others_are_scheduled_paused_or_waiting_and_runs_retr
     }  # fmt: skip
 
 
+@pytest.mark.postgres
 def test_a_database_error_in_a_burst_is_an_error_and_not_an_empty_queue(app: Werk, outside: Outside) -> None:
     _ = app.enqueue(handlers.noop)
     name = app._app.names.table("jobs")[:-1] + '_refuse"'
@@ -146,6 +149,7 @@ def backlog(app: Werk) -> None:
     _ = app.enqueue_many([EnqueueParams(handlers.nap, kwargs={"seconds": 0.002}) for _ in range(BACKLOG)])
 
 
+@pytest.mark.postgres
 def test_a_job_that_was_committed_late_is_found_in_the_midst_of_a_backlog(
     app: Werk, outside: Outside, dsn: str
 ) -> None:

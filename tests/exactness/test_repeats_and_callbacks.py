@@ -13,6 +13,8 @@ from tests.exactness import handlers
 from tests.exactness.helpers import Outside, Start, enqueued, expect
 from tests.fixtures.workers import Notes, burst, eventually, living_workers, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.slow
 def test_no_repetition_is_lost_or_doubled_and_every_callback_runs_while_workers_are_killed_again_and_again(

@@ -17,6 +17,8 @@ from tests.exactness.helpers import Outside, enqueued, expect, in_a_fork
 from tests.fixtures.inside import inside
 from tests.fixtures.workers import Notes, eventually, thread_worker
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.mark.timing
 @pytest.mark.parametrize("way", ["wait_for", "apply", "map"])
@@ -53,6 +55,7 @@ class Ears:
         monkeypatch.setattr(Listener, "connect", noticed)
 
 
+@pytest.mark.postgres
 def test_many_threads_wait_at_once_over_one_listening_connection(app: Werk, monkeypatch: pytest.MonkeyPatch) -> None:
     ears = Ears(app, monkeypatch)
     with thread_worker(app), ThreadPoolExecutor(20) as pool:
@@ -70,6 +73,7 @@ def test_many_threads_wait_at_once_over_one_listening_connection(app: Werk, monk
     assert len(ears.pids) == 1
 
 
+@pytest.mark.postgres
 def test_waiting_goes_on_by_polling_when_the_listening_connection_is_cut(
     app: Werk, notes: Notes, pg: "psycopg.Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +130,7 @@ def test_waiting_for_what_an_open_transaction_holds_is_refused(app: Werk, dsn: s
     assert outside.count() == 0
 
 
+@pytest.mark.postgres
 def test_a_job_deleted_while_it_is_waited_for_is_not_found(app: Werk) -> None:
     with ThreadPoolExecutor(3) as pool:
         job = enqueued(app.enqueue(handlers.noop))
@@ -169,6 +174,7 @@ def test_a_job_queued_again_while_it_is_waited_for_is_waited_for(app: Werk, note
         expect(app, job, JobStatus.FAILED, attempts=2)
 
 
+@pytest.mark.postgres
 def test_an_app_works_on_both_sides_of_a_fork_at_once(app: Werk, notes: Notes, outside: Outside) -> None:
     with thread_worker(app, queues=["default"]), ThreadPoolExecutor(2) as pool:
         assert app.apply(handlers.echo, 0, timeout=20) == 0  # pool, listener and its thread are there
@@ -188,6 +194,7 @@ def test_an_app_works_on_both_sides_of_a_fork_at_once(app: Werk, notes: Notes, o
 
 
 @pytest.mark.timing
+@pytest.mark.postgres
 def test_a_fork_that_waits_is_woken_too(app: Werk, notes: Notes) -> None:
     with thread_worker(app):
         _ = app.apply(handlers.noop, timeout=20)

@@ -21,6 +21,8 @@ from pgwerk._memory.values import seconds_text
 from pgwerk.errors import DatabaseError, SerializationError, WerkError
 from tests.fixtures.run import Run
 
+pytestmark = pytest.mark.postgres  # each of them compares both
+
 TOO_LARGE = 2**31
 ENDS = [datetime(1, 1, 5, tzinfo=UTC), datetime(9950, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
 REFUSED: list[dict[str, Any]] = [

@@ -1,10 +1,9 @@
-"""What people and workers do, one thing after the other, to Postgres and to the model beside it."""
+"""What people and workers do, one thing after the other, to the real thing and to the model beside it."""
 
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, ClassVar
 
-import psycopg
 import pytest
 from hypothesis import note
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from pgwerk._core.claim import Claimed
 from pgwerk._core.enqueue_options import Defaults
 from pgwerk._core.enqueueing import new_job
 from pgwerk._core.lifecycle import decide
-from pgwerk._core.names import Names
 from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.recover import recover_worker
@@ -30,7 +28,7 @@ from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
 from pgwerk._core.statements import admin, claims, running, schema, settling, workers
-from tests.fixtures.run import AioFace, SyncFace
+from tests.fixtures.run import Run
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row
 
 DEFAULTS = Defaults(JSONSerializer(), backoff=False)
@@ -51,9 +49,7 @@ OFTEN = [*OUTCOMES, "succeeded", "succeeded", "failed"]
 class Steps(RuleBasedStateMachine):
     """Jobs, workers, and people who meddle."""
 
-    face: ClassVar[SyncFace | AioFace]
-    pg: ClassVar["psycopg.Connection[Any]"]
-    names: ClassVar[Names]
+    face: ClassVar[Run]
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,14 +101,13 @@ class Steps(RuleBasedStateMachine):
     # Words --------------------------------------------------------------------------
 
     def run(self, operation: Any) -> Any:
-        return self.face.run(operation)
+        return self.face(operation)
 
     def sql(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
-        cursor = self.pg.execute(self.names.render(text, with_params=True).encode(), params)
-        return cursor.fetchall() if cursor.description else []
+        return self.face.looking.sql(text, *params)
 
     def look(self) -> None:
-        """Read in which order Postgres will take jobs."""
+        """Read in which order jobs will be taken."""
         rows = self.sql("select id::text, priority, scheduled_at from {jobs}")
         self.model.place = {row[0]: (-row[1], row[2], row[0]) for row in rows}
 

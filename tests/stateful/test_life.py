@@ -1,21 +1,15 @@
-"""A machine does what people and workers do, in any order, to Postgres and to a small model; the two must agree.
+"""A machine does what people and workers do, in any order, to jobs and to a small model; the two must agree.
 
 Each run tries other histories. What fails is shrunk and printed as a program that reproduces it.
 """
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
-from psycopg.rows import dict_row
 
-from pgwerk._core.names import Names
-from pgwerk._core.operations import migrate
-from tests.fixtures.run import FACES
+from tests.fixtures.run import Run
 from tests.stateful.life import LIMITS, RUNNING, UNSTARTED
 from tests.stateful.steps import Steps
 
@@ -27,9 +21,8 @@ class Life(Steps):
 
     @invariant()
     def the_model_agrees(self) -> None:
-        with self.pg.cursor(row_factory=dict_row) as cursor:
-            text = self.names.render("select *, id::text as name from {jobs}", with_params=False)
-            rows = {row["name"]: row for row in cursor.execute(text.encode())}
+        found_rows = self.face.looking.rows("select *, id::text as name from {jobs}")
+        rows = {row["name"]: row for row in found_rows}
         assert rows.keys() == self.model.rows.keys()
         for id_, row in self.model.rows.items():
             found = rows[id_]
@@ -78,16 +71,13 @@ class Life(Steps):
 
 
 @pytest.fixture
-def machine(executor_kind: str, dsn: str, migrated: str, pg: "psycopg.Connection[Any]") -> Iterator[type[Life]]:
-    names = Names(migrated)
-    with FACES[executor_kind](dsn, names, pool_size=2) as face:
-        face.run(migrate.migrate())
-        yield type("Life", (Life,), {"face": face, "pg": pg, "names": names})
+def machine(run: Run) -> type[Life]:
+    return type("Life", (Life,), {"face": run})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_postgres_and_the_model_agree_whatever_happens_in_whatever_order(machine: type[Life]) -> None:
+def test_jobs_and_the_model_agree_whatever_happens_in_whatever_order(machine: type[Life]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

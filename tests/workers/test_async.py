@@ -10,6 +10,8 @@ from pgwerk import AsyncWorker, JobStatus, Werk, WerkError
 from tests.fixtures.workers import Notes, eventually, living_workers, running
 from tests.workers import handlers
 
+pytestmark = pytest.mark.in_memory
+
 
 def test_coroutines_share_one_loop_and_functions_get_threads(app: Werk) -> None:
     with running(AsyncWorker, app, concurrency=5):
@@ -111,6 +113,7 @@ def test_a_handler_that_blocks_the_loop_does_not_make_the_worker_look_dead(
     assert "stopped sending heartbeats" not in caplog.text
 
 
+@pytest.mark.postgres
 def test_a_loop_that_stays_blocked_past_a_timeout_costs_the_worker_and_nothing_else(app: Werk, notes: Notes) -> None:
     worker = AsyncWorker(app, concurrency=2)
     ended: list[BaseException] = []

@@ -122,6 +122,8 @@ PROFILED = """
 import sys, threading
 threading.setprofile(lambda *_: None)
 from pgwerk import ThreadWorker, Werk
+
+pytestmark = pytest.mark.in_memory
 app = Werk(sys.argv[1], schema=sys.argv[2])
 late = app.enqueue("tests.workers.handlers.nap", 30, _timeout=0.2)
 ThreadWorker(app, concurrency=1, burst=True).run()

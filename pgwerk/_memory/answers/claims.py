@@ -33,6 +33,7 @@ def claim(
     for rows in by_queue.values():
         rows.sort(key=place)
     picked = _in_turns(by_queue)[:count] if in_turns else _by_priority(list(by_queue.values()), each)[:count]
+    picked = list({row["id"]: row for row in picked}.values())  # a queue may be named twice
     denied = _grant(store, picked)
     taken = _take(store, [row for row in picked if row["id"] not in denied], worker)
     in_order = sorted(taken, key=place)
