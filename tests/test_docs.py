@@ -54,7 +54,17 @@ def test_the_samples_of_a_page_run_from_top_to_bottom(name: str, dsn: str, schem
 
 def test_the_samples_about_memory_are_tests_that_pass(tmp_path: Path) -> None:
     (tmp_path / "test_samples.py").write_text(samples(ROOT / "docs/memory.md"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, "test_samples.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "test_samples.py",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
         command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment, check=False
