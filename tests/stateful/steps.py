@@ -96,6 +96,7 @@ class Steps(RuleBasedStateMachine):
             self.die: 2,
         }
         (step,) = draw.choices(list(steps), list(steps.values()))
+        note(step.__name__)
         step(draw)
 
     # Words --------------------------------------------------------------------------

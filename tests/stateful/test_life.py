@@ -44,6 +44,8 @@ class Life(Steps):
             running = self.model.running(group)
             assert running <= limit
             blocked = [row for row in self.model.rows.values() if row.group == group and row.blocked]
+            # The sweep ends those whose time is over.
+            blocked = [row for row in blocked if not row.overdue]
             competing = [row for row in self.model.some("queued") if row.group == group and not row.blocked]
             assert not blocked or running == limit or competing, "a permit is free, and nobody may take it"
 
