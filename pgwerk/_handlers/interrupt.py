@@ -175,7 +175,7 @@ def _waiting_connections(frame: FrameType | None) -> list["psycopg.Connection[An
         return found
     while frame is not None:
         if frame.f_code.co_name == "wait" and frame.f_globals.get("__name__", "").startswith("psycopg."):
-            owner = frame.f_locals.get("self")
+            owner: Any = frame.f_locals.get("self")
             if isinstance(owner, driver.Connection):
                 found.append(owner)
         frame = frame.f_back
