@@ -176,7 +176,7 @@ def _waiting_connections(frame: FrameType | None) -> list["psycopg.Connection[An
     while frame is not None:
         if frame.f_code.co_name == "wait" and frame.f_globals.get("__name__", "").startswith("psycopg."):
             owner: Any = frame.f_locals.get("self")
-            if isinstance(owner, driver.Connection):
+            if owner is not None and isinstance(owner, driver.Connection):
                 found.append(owner)
         frame = frame.f_back
     return found
