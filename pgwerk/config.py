@@ -15,14 +15,14 @@ _FALSE = {"0", "false", "no", "off", ""}
 
 @dataclass(frozen=True)
 class WerkConfig:
-    """Everything about an installation that can be set; durations are seconds, None is no limit."""
+    """Everything about an installation that can be set; durations are seconds, None means no limit."""
 
     schema: str = "pgwerk"
     prefix: str = "_pgwerk"
     max_active_secs: float = 3600
     """An active row that no worker claimed (somebody edited it) is recovered after this."""
     max_lost: int = 3
-    """A job whose worker died while it ran is run again so many times without spending an attempt, then it fails."""
+    """How many times a job whose worker died while it ran is run again without spending an attempt; then it fails."""
     heartbeat_interval: float = 10
     poll_interval: float = 5.0
     abort_interval: float = 1.0

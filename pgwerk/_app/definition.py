@@ -36,12 +36,12 @@ class State:
     """The startup hooks have run, and the shutdown hooks have not."""
 
     def begin(self) -> bool:
-        """Say once that the startup hooks are to be run."""
+        """Return True exactly once: the caller must run the startup hooks."""
         before, self.connected = self.connected, True
         return not before
 
     def end(self) -> bool:
-        """Say once that the shutdown hooks are to be run."""
+        """Return True exactly once: the caller must run the shutdown hooks."""
         before, self.connected = self.connected, False
         return before
 

@@ -18,7 +18,7 @@ from pgwerk.errors import DatabaseError, SerializationError, WerkError
 logger = logging.getLogger("pgwerk.worker")
 
 ASKING_SECONDS = 75.0
-"""After so long, no answer comes any more: well beyond the time after which Postgres gives a statement up."""
+"""Seconds after which no answer can come any more: well beyond when Postgres gives up on a statement."""
 ANSWER_SECONDS = 5.0
 """How long Postgres may take to answer a heartbeat, before the connection is given up."""
 

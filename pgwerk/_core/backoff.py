@@ -1,4 +1,4 @@
-"""How long to wait before the next try: pure functions of how often it was tried."""
+"""How long to wait before the next try: pure functions of the number of tries."""
 
 BASE = 2.0
 CAP = 300.0

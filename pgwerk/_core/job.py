@@ -89,13 +89,13 @@ class Job:
     result: Any = field(default=None, repr=False)
     error: str | None = field(default=None, repr=False)
     lost: int = 0
-    """How often its worker died while it ran, since it was last queued by hand."""
+    """How many times its worker died while it ran, since it was last queued by hand."""
     max_lost: int | None = field(default=None, repr=False)
-    """How often that may happen; None is what the app's configuration says."""
+    """How many times that may happen; None means what the app's configuration says."""
     watched: int | None = field(default=None, repr=False)
     """The claim under which its handler is known to have begun, 0 before that; None when nobody writes it down."""
     interrupted: int = field(default=0, repr=False)
-    """How often it was given back, unfinished, by a worker that had to stop."""
+    """How many times it was given back, unfinished, by a worker that had to stop."""
     meta: dict[str, Any] | None = None
     progress: dict[str, Any] | None = field(default=None, repr=False)
     worker_id: str | None = None

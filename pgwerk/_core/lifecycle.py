@@ -23,7 +23,7 @@ After an attempt, a job goes on by what happened to it:
     Lost, had not begun           queued                               does not count
     Interrupted, had begun        queued or scheduled                  does not count for FREE_INTERRUPTIONS times
     Interrupted, had not begun    queued                               does not count
-    Orphaned                      failed                               there was none
+    ParentFailed                      failed                               there was none
     Aborted, Expired              aborted                              counts, if there was one
 
 What always holds:
@@ -49,9 +49,9 @@ from pgwerk._core.outcome import (
     Failed,
     Interrupted,
     Lost,
-    Orphaned,
     Outcome,
     Overdue,
+    ParentFailed,
     Succeeded,
     TimedOut,
 )
@@ -59,11 +59,11 @@ from pgwerk._core.statuses import RUNNING
 from pgwerk.errors import JobTimeout
 
 MAX_LOST = 3
-"""How often a job's worker may die while it runs, unless the job or the configuration says otherwise."""
+"""How many times a job's worker may die while it runs, unless the job or the configuration says otherwise."""
 FREE_INTERRUPTIONS = 10
-"""How often a shutdown may interrupt a job without a charge: often enough for deployments, and not for ever."""
+"""How many times a shutdown may interrupt a job without a charge: often enough for deployments, and not for ever."""
 AT_ONCE = 3
-"""So many interruptions in, a job waits before it runs again: longer each time, up to `LONGEST_PAUSE` seconds."""
+"""From this many interruptions on, a job waits before it runs again: longer each time, up to `LONGEST_PAUSE`."""
 LONGEST_PAUSE = 60.0
 _TIMEOUT = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in JobTimeout.__mro__)
 """What a timeout is called in `no_retry`."""
@@ -131,7 +131,7 @@ def decide(  # noqa: C901, PLR0912  # one case an outcome
 ) -> Verdict:
     """Decide what becomes of *job* after *outcome*; *draw* (0 to 1) spreads default back-off.
 
-    *max_lost*: how often a job may be lost that has no limit of its own.
+    *max_lost*: how many times a job without a limit of its own may be lost.
 
     A job that is being aborted ends as aborted, whatever its handler managed to do meanwhile.
     """
@@ -164,7 +164,7 @@ def decide(  # noqa: C901, PLR0912  # one case an outcome
             if begun is False or (begun is None and job.watched is not None and job.watched != job.claim_id):
                 return GIVEN_BACK
             return _retry(job, error, 0.0)
-        case Orphaned(error):
+        case ParentFailed(error):
             return _failed(job, error)
         case Aborted(error) | Expired(error):
             return Verdict(

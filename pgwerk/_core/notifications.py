@@ -40,7 +40,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A job is due in so many seconds, counted from when this was sent."""
+    """A job is due in this many seconds, counted from when this was sent."""
 
     seconds: float
 

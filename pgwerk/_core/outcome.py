@@ -74,13 +74,13 @@ class Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphaned:
+class ParentFailed:
     """A job that it depends on did not succeed."""
 
     error: str
 
 
-Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Overdue | Interrupted | Orphaned
+Outcome: TypeAlias = Succeeded | Failed | TimedOut | Aborted | Expired | Lost | Overdue | Interrupted | ParentFailed
 
 
 class Report(NamedTuple):

@@ -29,9 +29,9 @@ logger = logging.getLogger("pgwerk.worker")
 
 CANCEL_SECONDS = 2.0
 STEP = 0.005
-"""How often the thread that interrupts looks whether the run is over."""
+"""Seconds between checks whether the interrupted run is over."""
 BLINK = 0.001
-"""How often it looks whether the run is where an exception does no harm."""
+"""Seconds between checks whether the run is where an exception does no harm."""
 PATIENCE = 1.0
 """How long it waits for a block that takes or gives back what it needs; see `may_raise`."""
 AFTER_CANCEL = 0.05
@@ -175,7 +175,7 @@ def _waiting_connections(frame: FrameType | None) -> list["psycopg.Connection[An
         return found
     while frame is not None:
         if frame.f_code.co_name == "wait" and frame.f_globals.get("__name__", "").startswith("psycopg."):
-            owner = frame.f_locals.get("self")
+            owner: Any = frame.f_locals.get("self")
             if owner is not None and isinstance(owner, driver.Connection):
                 found.append(owner)
         frame = frame.f_back

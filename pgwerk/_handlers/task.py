@@ -23,7 +23,7 @@ from pgwerk._handlers.run import INTERRUPTIONS, Interruption, Run, set_current_r
 
 @dataclass(eq=False, slots=True)
 class TaskRun(Run):
-    """One run of a handler as a task, or of a function that is no coroutine in a thread."""
+    """One run of a handler as a task, or of a plain (non-async) function in a thread."""
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     task: "asyncio.Task[Any] | None" = None
@@ -56,7 +56,7 @@ class TaskRun(Run):
 
 @dataclass
 class LoopRunner(Handlers):
-    """Runs handlers on the running loop; functions that are no coroutines in threads."""
+    """Runs handlers on the running loop; plain (non-async) functions in threads."""
 
     load_job: Callable[[str], Awaitable[Job]]
     """Reads the ended job of a callback."""

@@ -8,7 +8,7 @@ from pgwerk._core.operation import Operation, R, Request, Statement, Steps, arou
 
 
 def bounded(op: Operation[R], seconds: float) -> Operation[R]:
-    """Make *op* fail when it has to wait for a lock for more than so many seconds."""
+    """Make *op* fail when it has to wait for a lock for longer than *seconds*."""
     return around(op, partial(_bounded, seconds))
 
 

@@ -43,7 +43,7 @@ ENCODING = {"client_encoding": "UTF8"}
 """What our own connections speak, whatever PGCLIENTENCODING or the server's encoding say. Poolers know it."""
 
 TRIES = 4
-"""How often an operation is walked when Postgres rolls it back for another, or goes away and it may repeat."""
+"""How many times an operation is tried when Postgres rolls it back for another, or goes away and it may be repeated."""
 
 PROOF_SECONDS = 1.0
 """How long a notification of our own may take to come back through a pooler."""

@@ -91,7 +91,7 @@ class Werk(Calling, Managing):
     async def disconnect(self) -> None:
         """Run shutdown hooks and close connections; the app may be used again.
 
-        On event loops: those of this loop. Other loops close theirs themselves, or leave that to their end.
+        On event loops: closes this event loop's connections only; other loops must call disconnect() themselves.
         """
         if self._app.state.end():
             for hook in self._app.shutdown:

@@ -23,7 +23,7 @@ class OwnConnection(AsyncConnection[Any]):
     """A connection of ours, whose answers may have a deadline."""
 
     patience: float | None = None
-    """Seconds that an answer may take; None is no limit."""
+    """Seconds that an answer may take; None means no limit."""
     pooled = False
     """Whether a pooler is between us and Postgres."""
     torn = False

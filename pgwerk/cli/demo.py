@@ -36,7 +36,7 @@ Examples:
 @click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True,
               help="Child processes of the worker.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the finished jobs for good; else a worker deletes them after a day.")
-@click.option("--files", type=click.IntRange(1), hidden=True, help="Only so many files.")
+@click.option("--files", type=click.IntRange(1), hidden=True, help="Only this many files.")
 def demo(dsn: str, once: bool, processes: int, keep: bool, files: int | None) -> None:
     """Index Python's standard library, one job a file, and watch.
 

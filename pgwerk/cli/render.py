@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 ELASTIC = ("error", "reason")
 """Columns of sentences, which may be broken into lines …"""
 ELASTIC_WIDTH = 30
-"""… of at least so many characters."""
+"""… of at least this many characters."""
 
 
 def renderable(part: Part, width: int) -> "RenderableType":
-    """The renderable of a part, for a terminal of so many columns."""
+    """The renderable of a part, for a terminal of this many columns."""
     match part:
         case Grid():
             return table(part, width)

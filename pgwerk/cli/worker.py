@@ -58,7 +58,7 @@ Examples:
 @click.option("--strategy", type=click.Choice(list(STRATEGIES)), default="priority", show_default=True,
               help="In which order to look at several queues.")  # fmt: skip
 @click.option("--burst", is_flag=True, help="End when nothing is queued or running.")
-@click.option("--max-jobs", type=click.IntRange(1), help="Replace a child process after so many jobs.")
+@click.option("--max-jobs", type=click.IntRange(1), help="Replace a child process after this many jobs.")
 @click.option("--max-rss", metavar="SIZE", help="Replace a child process that uses more memory, like 600M.")
 @click.option("--sigterm-grace", type=click.FloatRange(0), metavar="SECONDS",
               help="Between TERM and KILL for a job's process [default: 5].")  # fmt: skip

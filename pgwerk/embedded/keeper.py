@@ -23,7 +23,7 @@ LINGER = 10.0
 """Seconds without users before the server is stopped."""
 
 RESTARTS = 5
-"""How often a server that crashed as a whole is started again."""
+"""How many times a server that crashed as a whole is restarted."""
 
 LOG_LIMIT = 1_000_000
 

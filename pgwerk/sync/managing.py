@@ -118,7 +118,7 @@ class Managing(Face):
             return self._runtime.perform(bulk.cancel_all(queue))
 
     def purge_jobs(self, statuses: str | Sequence[str] = ("complete",), older_than_days: float = 30) -> int:
-        """Delete jobs in these terminal statuses that ended so many days ago, in batches; how many."""
+        """Delete jobs in these statuses that ended this many days ago or earlier, in batches; returns how many."""
         with unhurried():
             return self._runtime.perform(requests.purge_jobs(statuses, older_than_days))
 

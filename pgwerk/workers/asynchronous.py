@@ -37,7 +37,7 @@ class AsyncWorker(CrewWorker):
     """
 
     kind = "async"
-    staff = "tasks"
+    unit = "tasks"
     _loop: asyncio.AbstractEventLoop | None = None
     _writer: ThreadPoolExecutor | None = None
     """Stores progress one by one, so that the last word is the last."""

@@ -148,7 +148,7 @@ class BaseWorker:
 
     @property
     def liveness(self) -> float:
-        """Seconds until this worker counts as dead when it is not heard of."""
+        """Seconds without a heartbeat until this worker counts as dead."""
         return self.pace.heartbeat * self.runtime.app.liveness / self.werk.config.heartbeat_interval
 
     def metadata(self) -> dict[str, Any]:

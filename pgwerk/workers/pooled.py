@@ -36,7 +36,7 @@ PULSE_SECONDS = 1.0
 class CrewWorker(BaseWorker):
     """Everything but the crew; kinds of workers differ in theirs."""
 
-    staff = ""
+    unit = ""
     """What the crew consists of, for the log."""
 
     def __init__(
@@ -72,7 +72,7 @@ class CrewWorker(BaseWorker):
                 coordinator.stop()
             logger.info(
                 "worker %s: %d %s, queues %s, Postgres at %s",
-                self.name, self.concurrency, self.staff, ", ".join(self.queues), self.runtime.backend.where,
+                self.name, self.concurrency, self.unit, ", ".join(self.queues), self.runtime.backend.where,
             )  # fmt: skip
             try:
                 coordinator.run()
@@ -182,7 +182,7 @@ class CrewWorker(BaseWorker):
         return coordinator
 
     def _parent_says(self) -> int:
-        """How often the supervisor has told us to stop; its end of the pipe closed counts once. Never blocks."""
+        """How many stops the supervisor has requested; its disappearance counts as one. Never blocks."""
         assert self.parent_pipe is not None
         try:
             said = os.read(self.parent_pipe, 64)

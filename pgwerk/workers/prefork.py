@@ -68,7 +68,7 @@ class Worker(BaseWorker):
         self._stops = 0
         self._restarts = 0
         self._looks = 0
-        """How often somebody wanted to see the stacks."""
+        """Number of stack dumps requested (SIGUSR1)."""
         self._unusable = False
 
     def run(self) -> None:
@@ -82,9 +82,9 @@ class Worker(BaseWorker):
     def _run(self) -> None:
         wakeup = self._wakeup = Wakeup()
         self._supervision = Supervision(self.processes, self.pace.shutdown, burst=self.pace.burst)
-        self._errands = HelperProcesses(self.werk, self._pipes)
+        self._helpers = HelperProcesses(self.werk, self._pipes)
         reporter = Reporter(self.health_file, self.pace.heartbeat)
-        self._watch = Watchdog(self.processes, self.pace, self.liveness, self._errands, reporter)
+        self._watch = Watchdog(self.processes, self.pace, self.liveness, self._helpers, reporter)
         self._begun = [BegunJobs(self._threads) for _ in range(self.processes)]
         reporter.start()
         try:
@@ -99,7 +99,7 @@ class Worker(BaseWorker):
                 )  # fmt: skip
                 self._supervise()
         finally:
-            self._errands.finish(wakeup.wait)
+            self._helpers.finish(wakeup.wait)
             gc.unfreeze()
             self._wakeup.close()
             self._wakeup = None
@@ -256,7 +256,7 @@ class Worker(BaseWorker):
         again = "" if pause is None else f"; starting another{f' in {pause:.1f} s' if pause else ''}"
         logger.error("child %d died (%s): its jobs are queued again%s", process.pid, reason, again)
         # By a process of its own: the parent has no connection.
-        self._errands.report(process.worker_id, reason, begun)
+        self._helpers.report(process.worker_id, reason, begun)
 
     def _tell(self, pid: int, command: Command) -> None:
         process = self._children.get(pid)

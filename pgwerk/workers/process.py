@@ -23,7 +23,7 @@ class HostingWorker(CrewWorker):
 
     forks = True
 
-    staff = "processes"
+    unit = "processes"
     limits = Limits(TIMEOUT_GRACE)
     _zygote: Zygote | None = None
     _board: Board | None = None

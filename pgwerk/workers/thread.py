@@ -12,7 +12,7 @@ class ThreadWorker(CrewWorker):
     """Run jobs in *concurrency* threads of this process."""
 
     kind = "thread"
-    staff = "threads"
+    unit = "threads"
 
     def _crew(self, wake: Callable[[], None]) -> Crew:
         runner = Runner(self.app, self, self.werk.serializer, self.hooks, self.werk.get_job)

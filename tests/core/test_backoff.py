@@ -1,4 +1,4 @@
-"""Delays are pure functions of how often it was tried."""
+"""Delays are pure functions of the number of tries."""
 
 import pytest
 from hypothesis import given

@@ -23,9 +23,9 @@ from pgwerk._core.outcome import (
     Failed,
     Interrupted,
     Lost,
-    Orphaned,
     Outcome,
     Overdue,
+    ParentFailed,
     Succeeded,
     TimedOut,
 )
@@ -113,7 +113,7 @@ def interrupted(delay: float) -> Verdict:
          poison("interrupted: too large; it was lost 4 times, and max_lost is 3")),
         ({}, Interrupted(started=False, blame="too large"), GIVEN_BACK),
         ({"status": JobStatus.QUEUED, "attempts": 0}, Expired(), Verdict(JobStatus.ABORTED, error="expired")),
-        ({"status": JobStatus.WAITING, "attempts": 0}, Orphaned("dep"), Verdict(JobStatus.FAILED, error="dep")),
+        ({"status": JobStatus.WAITING, "attempts": 0}, ParentFailed("dep"), Verdict(JobStatus.FAILED, error="dep")),
         ({"status": JobStatus.SCHEDULED, "attempts": 0}, Aborted("aborted: cancelled"),
          Verdict(JobStatus.ABORTED, error="aborted: cancelled")),
         ({"max_attempts": 2, "retry_intervals": [7.0]}, FAILED,
@@ -194,7 +194,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Lost, st.just("gone"), st.sampled_from([None, True, False])),
     st.builds(Overdue, st.just("gone"), st.sampled_from([None, True, False])),
     st.builds(Interrupted, st.booleans(), st.sampled_from([None, "too large"])),
-    st.builds(Orphaned, st.just("dep")),
+    st.builds(ParentFailed, st.just("dep")),
 )
 DRAWS = st.floats(0, 1)
 

@@ -214,7 +214,7 @@ def test_nobody_is_told_while_nobody_sleeps(desk: Desk) -> None:
 
 
 def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk) -> None:
-    desk.run(workers.doze(WORKER))
+    desk.run(workers.want_notify(WORKER))
     desk.looking.listen(WAKE)
     desk.put(queue="mail")
     assert desk.looking.heard() == ["qmail"]
@@ -222,13 +222,13 @@ def test_a_sleeping_worker_is_told_the_queue_or_the_delay(desk: Desk) -> None:
     (told,) = desk.looking.heard()
     assert told[0] == "d"
     assert float(told[1:]) == 5
-    desk.run(workers.rouse(WORKER))
+    desk.run(workers.stop_notify(WORKER))
     desk.put()
     assert desk.looking.heard() == []
 
 
 def test_a_bulk_tells_each_queue_once_and_the_earliest_time(desk: Desk) -> None:
-    desk.run(workers.doze(WORKER))
+    desk.run(workers.want_notify(WORKER))
     desk.looking.listen(WAKE)
     desk.send([new(queue="a"), new(queue="b"), new(queue="a"), new(delay=7), new(delay=3)])
     told = sorted(desk.looking.heard())

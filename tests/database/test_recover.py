@@ -65,7 +65,7 @@ def test_a_job_that_kills_its_workers_is_poison_after_so_many_losses(desk: Desk)
         recover(desk)
     row = desk.row(job_id)
     assert (row["status"], row["lost"], row["attempts"], starts) == ("failed", 4, 1, 5)
-    assert row["error"] == "worker lost: it was not heard of in time; it was lost 4 times, and max_lost is 3"
+    assert row["error"] == "worker lost: it stopped sending heartbeats; it was lost 4 times, and max_lost is 3"
     assert desk.executions(job_id) == [(1, "failed")] * 5
     assert desk.one("select function from {jobs} where callback_of = %s", job_id) == "app.no"
 
@@ -254,9 +254,9 @@ def test_workers_that_ended_long_ago_are_forgotten(desk: Desk) -> None:
 def test_a_heartbeat_says_when_the_next_other_worker_expires(desk: Desk) -> None:
     assert desk.run(workers.heartbeat(WORKER, LIVE)) == (False, None, False)
     desk.live()
-    desk.run(workers.doze(WORKER))
+    desk.run(workers.want_notify(WORKER))
     assert desk.run(workers.heartbeat(WORKER, LIVE)) == (True, None, True)
-    desk.run(workers.rouse(WORKER))
+    desk.run(workers.stop_notify(WORKER))
     desk.live(OTHER, seconds=5)
     known, expiry, idle = desk.run(workers.heartbeat(WORKER, LIVE))
     assert (known, idle) == (True, False)
@@ -264,8 +264,8 @@ def test_a_heartbeat_says_when_the_next_other_worker_expires(desk: Desk) -> None
     assert desk.run(workers.living(OTHER))
     desk.die(OTHER)
     assert not desk.run(workers.living(OTHER))
-    assert desk.run(workers.bury([])) == ["host.b"]
-    assert desk.run(workers.bury([])) == []
+    assert desk.run(workers.mark_dead([])) == ["host.b"]
+    assert desk.run(workers.mark_dead([])) == []
 
 
 def test_a_reported_death_leaves_no_worker_behind(desk: Desk) -> None:
@@ -281,11 +281,11 @@ def test_a_reported_death_leaves_no_worker_behind(desk: Desk) -> None:
 def test_the_dead_do_not_count_as_asleep(desk: Desk) -> None:
     desk.live()
     desk.live(OTHER)
-    desk.run(workers.doze(WORKER))
-    desk.run(workers.doze(OTHER))
-    desk.run(workers.doze(OTHER))
+    desk.run(workers.want_notify(WORKER))
+    desk.run(workers.want_notify(OTHER))
+    desk.run(workers.want_notify(OTHER))
     desk.die(OTHER)
-    desk.run(workers.bury([]))
+    desk.run(workers.mark_dead([]))
     assert desk.sql("select worker_id::text from {idle}") == [(WORKER,)]
     desk.run(workers.leave(WORKER))
     assert desk.count("idle") == 0

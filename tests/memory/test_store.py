@@ -72,7 +72,7 @@ def changes(id_: str, other: str) -> "list[Statement[Any]]":
         enqueue.link([(other, id_, True)]),
         claims.claim(["default"], 5, WORKER),
         workers.register(WORKER, "w", ["default"], {}, 60.0),
-        workers.doze(WORKER),
+        workers.want_notify(WORKER),
         queries.mark_awaited([id_]),
         settling.take_keys([id_]),
         settling.delete([other]),

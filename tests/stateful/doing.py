@@ -231,7 +231,7 @@ class Doing(RuleBasedStateMachine):
         self.both.do(lambda side: side.run(admin.touch_any(side.id_of(name))))
 
     def beat(self, draw: Random) -> None:
-        change = draw.choice([workers.doze, workers.rouse])
+        change = draw.choice([workers.want_notify, workers.stop_notify])
         self.both.do(lambda side: side.run(change(self.worker)))
         self.both.do(lambda side: side.run(workers.heartbeat(self.worker, DAY)))
         self.both.do(lambda side: side.run(workers.renew([self.worker, new_id()], DAY)))

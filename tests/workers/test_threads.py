@@ -11,6 +11,8 @@ from pgwerk import JobStatus, JobTimeout, Repeat, Retry, Werk
 from tests.fixtures.workers import Notes, burst, eventually, thread_worker
 from tests.workers import handlers
 
+pytestmark = pytest.mark.in_memory
+
 
 def test_an_error_named_in_no_retry_fails_at_once(app: Werk) -> None:
     job = app.enqueue(handlers.fail, _retry=Retry(5, no_retry=(ArithmeticError, ValueError)))
@@ -123,7 +125,6 @@ import sys, threading
 threading.setprofile(lambda *_: None)
 from pgwerk import ThreadWorker, Werk
 
-pytestmark = pytest.mark.in_memory
 app = Werk(sys.argv[1], schema=sys.argv[2])
 late = app.enqueue("tests.workers.handlers.nap", 30, _timeout=0.2)
 ThreadWorker(app, concurrency=1, burst=True).run()

@@ -35,16 +35,16 @@ class Recovered:
 def recover_lost(
     live: float, max_lost: int = MAX_LOST, *, seen: float | None = math.inf, pass_over: bool = False
 ) -> Steps[Recovered]:
-    """Recover the jobs of workers that were not heard of in time.
+    """Recover the jobs of workers that stopped sending heartbeats.
 
     *seen*: for how long the caller has been there to hear them; None of one that has just come. *pass_over*: leave
     jobs that somebody else has locked for another time.
     """
     # One round trip for what nearly always finds nothing.
     dead, lost, overdue = yield from together(
-        workers.bury([], live, seen or 0.0), workers.lost_claims(live, 100, seen), upkeep.overdue(BATCH, seen)
+        workers.mark_dead([], live, seen or 0.0), workers.lost_claims(live, 100, seen), upkeep.overdue(BATCH, seen)
     )
-    jobs = yield from _recover(lost, "worker lost: it was not heard of in time", None, max_lost, pass_over=pass_over)
+    jobs = yield from _recover(lost, "worker lost: it stopped sending heartbeats", None, max_lost, pass_over=pass_over)
     return Recovered(jobs, dead, bool(overdue))
 
 
@@ -53,7 +53,7 @@ def recover_worker(
     worker: str, reason: str, begun: Begun | None = None, max_lost: int = MAX_LOST, *, pass_over: bool = False
 ) -> Steps[Recovered]:
     """Recover the jobs of a worker that is known to be dead, at once. *begun*: None when nobody knows."""
-    dead = yield from workers.bury([worker])
+    dead = yield from workers.mark_dead([worker])
     lost = yield from workers.claims_of(worker)
     jobs = yield from _recover(lost, f"worker lost: {reason}", begun, max_lost, pass_over=pass_over)
     return Recovered(jobs, dead)

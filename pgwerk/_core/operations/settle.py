@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 from pgwerk._core.job import Job, JobStatus
 from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
 from pgwerk._core.operation import Steps, operation
-from pgwerk._core.outcome import Orphaned, Outcome, Report
+from pgwerk._core.outcome import Outcome, ParentFailed, Report
 from pgwerk._core.statements import running, settling
 from pgwerk._core.statements.enqueue import Values, insert_many
 from pgwerk._core.statuses import RUNNING, UNSTARTED
@@ -102,26 +102,26 @@ def release_locked(ids: Sequence[str]) -> Steps[int]:
     """Release or end waiting jobs that are locked; how many moved."""
     moved = 0
     for batch in _batches(ids):
-        released, orphans = yield from _judge(batch)
-        yield from _follow(orphans)
-        moved += released + len(orphans)
+        released, failed_dependents = yield from _check_dependencies(batch)
+        yield from _follow(failed_dependents)
+        moved += released + len(failed_dependents)
     return moved
 
 
-def _judge(ids: Sequence[str]) -> Steps[tuple[int, list[Ended]]]:
+def _check_dependencies(ids: Sequence[str]) -> Steps[tuple[int, list[Ended]]]:
     """Release those whose dependencies are met, and write the ends of those for which there is no hope."""
-    judged = yield from settling.judge(ids)
-    return len(judged.released), (yield from _end_orphans(judged.orphans))
+    checked = yield from settling.check_dependencies(ids)
+    return len(checked.released), (yield from _fail_dependents(checked.failed_dependents))
 
 
-def _end_orphans(orphans: Sequence[tuple[str, str]]) -> Steps[list[Ended]]:
-    if not orphans:
+def _fail_dependents(failed_dependents: Sequence[tuple[str, str]]) -> Steps[list[Ended]]:
+    if not failed_dependents:
         return []
-    culprits = dict(orphans)
-    jobs = yield from settling.lock(sorted(culprits), ("waiting",))
+    failed_parents = dict(failed_dependents)
+    jobs = yield from settling.lock(sorted(failed_parents), ("waiting",))
     if not jobs:
         return []
-    return (yield from _end(jobs, lambda job: Orphaned(f"dependency failed: {culprits[job.id]}")))
+    return (yield from _end(jobs, lambda job: ParentFailed(f"dependency failed: {failed_parents[job.id]}")))
 
 
 def _follow(ended: Sequence[Ended]) -> Steps[None]:
@@ -142,15 +142,15 @@ def _follow(ended: Sequence[Ended]) -> Steps[None]:
         # All that have no hope without these, at whatever depth, are found at once: a chain is no worse than a fan.
         doomed = (yield from settling.doomed(failed)) if failed else []
         for batch in _batches(doomed):
-            orphans = yield from _end_orphans(batch)
-            yield from _call_and_repeat(orphans)
-            ids += [job.id for job, _ in orphans]
-            leavers.add(_leavers(orphans))
+            failed_dependents = yield from _fail_dependents(batch)
+            yield from _call_and_repeat(failed_dependents)
+            ids += [job.id for job, _ in failed_dependents]
+            leavers.add(_leavers(failed_dependents))
         # What is left are those that may run, and those that another parent of theirs has failed.
         for dependents in _batches((yield from settling.lock_dependents(ids))):
-            _, orphans = yield from _judge(dependents)
-            if orphans:
-                levels.append(orphans)
+            _, failed_dependents = yield from _check_dependencies(dependents)
+            if failed_dependents:
+                levels.append(failed_dependents)
         yield from _delete_ended(leavers)
 
 

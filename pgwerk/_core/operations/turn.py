@@ -21,7 +21,7 @@ class Turn:
     count: int = 0
     in_turns: bool = False
     each: int | None = None
-    """Look at no more than so many of any queue."""
+    """Look at no more than this many jobs of any queue."""
     skip: Sequence[str] = ()
     """Jobs that a claim passes over: it was refused for them."""
     closing: Sequence[tuple[Report, Verdict]] = ()
@@ -60,7 +60,7 @@ def turn(ask: Turn) -> Steps[Answer]:
     if ask.keys:
         asked.append(("readied", settling.ready(ask.keys)))
     if ask.dozing is not None:
-        change = workers.doze if ask.dozing else workers.rouse
+        change = workers.want_notify if ask.dozing else workers.stop_notify
         asked.append(("dozing", change(ask.worker)))
     if ask.count:
         claim = claims.claim(ask.queues, ask.count, ask.worker, in_turns=ask.in_turns, each=ask.each, skip=ask.skip)

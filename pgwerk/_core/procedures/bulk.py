@@ -1,4 +1,4 @@
-"""The same for many jobs, in batches that are transactions of their own.
+"""Bulk requeue, cancel and purge; each batch is its own transaction.
 
 Each goes once through the ids, so that it ends however many jobs come and fail meanwhile, and acts on none twice.
 """

@@ -139,9 +139,9 @@ def _recover_each(live: float, max_lost: int, seen: float | None, swept: Swept) 
     before = len(swept.recovered) + len(swept.refused)
     stuck: Refused = []
     # In a transaction of its own: who is dead was forgotten with the one that failed.
-    swept.lost_workers += yield from ask(workers.bury([], live, seen or 0.0))
+    swept.lost_workers += yield from ask(workers.mark_dead([], live, seen or 0.0))
     for claim in (yield from ask(workers.lost_claims(live, BATCH, seen))):
-        reports = lost_reports(claim, "worker lost: it was not heard of in time", None)
+        reports = lost_reports(claim, "worker lost: it stopped sending heartbeats", None)
         stuck += yield from _settle_each(reports, claim.worker, swept, max_lost)
     return len(swept.recovered) + len(swept.refused) - len(stuck) > before
 
@@ -168,7 +168,7 @@ def recover_dead(
 
 def _recover_each_of(worker: str, reason: str, begun: Begun | None, max_lost: int) -> Procedure[list[str]]:
     swept = Swept()
-    _ = yield from ask(workers.bury([worker]))
+    _ = yield from ask(workers.mark_dead([worker]))
     for claim in (yield from ask(workers.claims_of(worker))):
         _ = yield from _settle_each(lost_reports(claim, f"worker lost: {reason}", begun), worker, swept, max_lost)
     try:

@@ -351,15 +351,15 @@ def doomed(parents: Sequence[str]) -> Statement[list[tuple[str, str]]]:
     )
 
 
-class Judged(NamedTuple):
+class DependencyCheck(NamedTuple):
     """Waiting jobs that were released, and (job, the dependency that failed) of those that never will be."""
 
     released: list[str]
-    orphans: list[tuple[str, str]]
+    failed_dependents: list[tuple[str, str]]
 
 
 @statement
-def judge(ids: Sequence[str]) -> Statement[Judged]:
+def check_dependencies(ids: Sequence[str]) -> Statement[DependencyCheck]:
     """Release those of these waiting jobs (locked before) whose dependencies are all met; find the hopeless ones.
 
     A dependency whose row is gone before it was met counts as failed.
@@ -385,7 +385,7 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
         ), child as (
             select t.id,
                    coalesce(bool_or(e.state = 'open'), false) as open,
-                   min(e.depends_on::text) filter (where e.state = 'failed') as culprit
+                   min(e.depends_on::text) filter (where e.state = 'failed') as failed_parent
             from unnest(%(ids)s::uuid[]) as t(id)
             left join edge e on e.job_id = t.id
             group by t.id
@@ -395,7 +395,7 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
                               else statement_timestamp() + j.wait_delay * interval '1 second' end as at
             from child c
             join {jobs} j on j.id = c.id
-            where not c.open and c.culprit is null
+            where not c.open and c.failed_parent is null
         ), released as (
             update {jobs} j
             set status = case when d.at > statement_timestamp() then 'scheduled' else 'queued' end,
@@ -414,10 +414,10 @@ def judge(ids: Sequence[str]) -> Statement[Judged]:
         )
         select r.id::text, null::text, (select count(*) from told) from released r
         union all
-        select c.id::text, c.culprit, 0 from child c where c.culprit is not null
+        select c.id::text, c.failed_parent, 0 from child c where c.failed_parent is not null
         """,
         {"ids": list(ids)},
-        lambda rows: Judged(
+        lambda rows: DependencyCheck(
             [row[0] for row in rows if row[1] is None],
             [(row[0], row[1]) for row in rows if row[1] is not None],
         ),

@@ -31,7 +31,7 @@ class WorkerInfo:
 def register(
     worker: str, name: str, queues: Sequence[str], metadata: Mapping[str, Any], live: float
 ) -> Statement[None]:
-    """Write a worker's row; it counts as dead when not heard of for *live* seconds."""
+    """Write a worker's row; it counts as dead after *live* seconds without a heartbeat."""
     return Statement(
         """
         insert into {worker} (id, name, queue, metadata, expires_at)
@@ -57,7 +57,7 @@ class Beat(NamedTuple):
     known: bool
     """Whether the row was still there; if not, register again."""
     next_expiry: float | None
-    """Seconds until the next other worker counts as dead, if it is not heard of."""
+    """Seconds until the next other worker counts as dead, if it sends no heartbeat."""
     idle: bool
     """Whether producers think that it sleeps."""
 
@@ -89,7 +89,7 @@ def heartbeat(worker: str, live: float) -> Statement[Beat]:
 
 @statement
 def renew(workers: Sequence[str], live: float) -> Statement[None]:
-    """Say for workers that cannot that they live; not for those that left, or were taken for dead already."""
+    """Send heartbeats on behalf of workers that cannot; skips workers that left or are already marked dead."""
     return Statement(
         """
         update {worker}
@@ -118,7 +118,7 @@ def leave(worker: str) -> Statement[None]:
 
 
 @statement
-def doze(worker: str) -> Statement[None]:
+def want_notify(worker: str) -> Statement[None]:
     """Ask producers to notify."""
     return Statement(
         "insert into {idle} (worker_id) values (%(id)s) on conflict do nothing",
@@ -129,7 +129,7 @@ def doze(worker: str) -> Statement[None]:
 
 
 @statement
-def rouse(worker: str) -> Statement[None]:
+def stop_notify(worker: str) -> Statement[None]:
     """Tell producers that notifying is of no use: there is a backlog."""
     return Statement("delete from {idle} where worker_id = %(id)s", {"id": worker}, nothing, repeatable=True)
 
@@ -166,7 +166,7 @@ class LostClaim(NamedTuple):
 
 @statement
 def lost_claims(live: float, limit: int, seen: float | None) -> Statement[list[LostClaim]]:
-    """Lock claims of workers that stopped, were buried, or (for *live* seconds that were *seen*) are unknown.
+    """Lock claims of workers that stopped, are marked dead, or (for *live* seconds that were *seen*) are unknown.
 
     *seen* None: as long as Postgres has been up, in which the living register again.
     """
@@ -214,7 +214,7 @@ _SILENT_AT = """(case when jsonb_typeof(w.metadata -> 'silent_at') = 'number'
 
 
 @statement
-def bury(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> Statement[list[str]]:
+def mark_dead(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> Statement[list[str]]:
     """Mark workers as dead: the given ones, and all that were silent while somebody was there to hear them.
 
     The caller was there, and Postgres too, for the last *seen* seconds. Where that is too short, it is noted in the
@@ -263,7 +263,7 @@ def bury(workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> S
 
 @statement
 def living(worker: str) -> Statement[bool]:
-    """Say whether this worker is heard of."""
+    """Read whether this worker counts as alive."""
     return Statement(
         "select 1 from {worker} where id = %(id)s and status = 'active' and expires_at >= now()",
         {"id": worker},

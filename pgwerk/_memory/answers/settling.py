@@ -7,7 +7,7 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.job import Job
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.statements import settling as st
-from pgwerk._core.statements.settling import COPIED, Judged
+from pgwerk._core.statements.settling import COPIED, DependencyCheck
 from pgwerk._core.statuses import TERMINAL, UNSTARTED, UNSUCCESSFUL
 from pgwerk._memory.answering import answers
 from pgwerk._memory.answers.running import running
@@ -155,7 +155,7 @@ def lock_dependents(store: Store, parents: Sequence[str]) -> list[str]:
 
 @answers(st.doomed)
 def doomed(store: Store, parents: Sequence[str]) -> list[tuple[str, str]]:
-    culprits: dict[str, str] = {}
+    failed_parents: dict[str, str] = {}
     looked_at: set[str] = set()
     todo = [uuid(parent) for parent in parents]
     while todo:
@@ -167,33 +167,33 @@ def doomed(store: Store, parents: Sequence[str]) -> list[tuple[str, str]]:
             row = store.jobs.get(id_)
             if row is None or row["status"] != "waiting" or store.tables.edges.of(id_)[parent].allow_failure:
                 continue
-            culprits[id_] = min(culprits.get(id_, parent), parent)
+            failed_parents[id_] = min(failed_parents.get(id_, parent), parent)
             todo.append(id_)
-    return sorted(culprits.items())
+    return sorted(failed_parents.items())
 
 
-@answers(st.judge)
-def judge(store: Store, ids: Sequence[str]) -> Judged:
+@answers(st.check_dependencies)
+def check_dependencies(store: Store, ids: Sequence[str]) -> DependencyCheck:
     released: list[Row] = []
-    orphans: list[tuple[str, str]] = []
+    failed_dependents: list[tuple[str, str]] = []
     now = store.instant()
     for id_ in sorted(set(map(uuid, ids))):
-        open_, culprit = _judge(store, id_)
+        open_, failed_parent = _check_dependencies(store, id_)
         row = store.jobs.get(id_)
-        if culprit is not None:
-            orphans.append((id_, culprit))
+        if failed_parent is not None:
+            failed_dependents.append((id_, failed_parent))
         elif not open_ and row is not None and row["status"] == "waiting":
             released.append(_release(store, row, now))
     tell_queued(store, (row for row in released if row["status"] == "queued"), always=True)
     due = [row["scheduled_at"] for row in released if row["status"] == "scheduled"]
     if due:
         tell_due(store, min(due), now)
-    return Judged([row["id"] for row in released], orphans)
+    return DependencyCheck([row["id"] for row in released], failed_dependents)
 
 
-def _judge(store: Store, id_: str) -> tuple[bool, str | None]:
+def _check_dependencies(store: Store, id_: str) -> tuple[bool, str | None]:
     """Whether a job still has to wait, and which of its dependencies will never be met."""
-    open_, culprits = False, []
+    open_, failed_parents = False, []
     for parent, edge in list(store.tables.edges.of(id_).items()):
         if edge.satisfied:
             continue
@@ -202,10 +202,10 @@ def _judge(store: Store, id_: str) -> tuple[bool, str | None]:
         if (row is not None and row["status"] == "complete") or (edge.allow_failure and hopeless):
             store.tables.edges.put(id_, parent, edge._replace(satisfied=True))
         elif hopeless:
-            culprits.append(parent)
+            failed_parents.append(parent)
         else:
             open_ = True
-    return open_, min(culprits, default=None)
+    return open_, min(failed_parents, default=None)
 
 
 def _release(store: Store, row: Row, now: datetime) -> Row:

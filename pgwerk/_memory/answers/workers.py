@@ -79,13 +79,13 @@ def _change(store: Store, worker: str, **columns: Any) -> None:
         store.tables.workers.put(worker, {**row, **columns})
 
 
-@answers(st.doze)
-def doze(store: Store, worker: str) -> None:
+@answers(st.want_notify)
+def want_notify(store: Store, worker: str) -> None:
     store.tables.idle.put(uuid(worker), None)
 
 
-@answers(st.rouse)
-def rouse(store: Store, worker: str) -> None:
+@answers(st.stop_notify)
+def stop_notify(store: Store, worker: str) -> None:
     _ = store.tables.idle.drop(uuid(worker))
 
 
@@ -137,8 +137,8 @@ def claims_of(store: Store, worker: str) -> list[LostClaim]:
     ]
 
 
-@answers(st.bury)
-def bury(store: Store, workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> list[str]:
+@answers(st.mark_dead)
+def mark_dead(store: Store, workers: Sequence[str], live: float = 0.0, seen: float = math.inf) -> list[str]:
     known = set(map(uuid, workers))
     dead: list[str] = []
     idle = [id_ for id_ in store.tables.idle if id_ in known or not _is_living(store, id_)]

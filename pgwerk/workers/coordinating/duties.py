@@ -23,7 +23,7 @@ from pgwerk.workers.reporting.endings import count
 logger = logging.getLogger("pgwerk.worker")
 
 TOUCHES = 3
-"""How often a job with a heartbeat is renewed within it."""
+"""How many times a job's heartbeat is renewed within its interval."""
 RESTART = 10.0
 """Seconds between two looks for claimed jobs that have not begun: well within the grace of others for a timeout."""
 

@@ -40,7 +40,7 @@ class HeartbeatThread:
     def __init__(
         self,
         identity: Identity,
-        hearing: WorkerListener,
+        listener: WorkerListener,
         pace: Pace,
         liveness: float,
         motion: Callable[[], Motion],
@@ -49,7 +49,7 @@ class HeartbeatThread:
         asking: float,
     ) -> None:
         self._identity = identity
-        self._hearing = hearing
+        self._listener = listener
         self._heartbeat = pace.heartbeat
         self._liveness = liveness
         self._motion = motion
@@ -102,7 +102,7 @@ class HeartbeatThread:
 
     def fileno(self) -> int:
         """The socket on which notifications arrive; -1 while that is none of the coordinator's business."""
-        return -1 if self._using.locked() else self._hearing.fileno()
+        return -1 if self._using.locked() else self._listener.fileno()
 
     def drain(self) -> None:
         """Take in what has arrived. Never waits."""
@@ -110,7 +110,7 @@ class HeartbeatThread:
             # Whoever has the connection takes it in.
             return
         try:
-            self._hearing.drain()
+            self._listener.drain()
         except WerkError as error:
             logger.warning("%s", error)
             self.soon()
@@ -121,9 +121,9 @@ class HeartbeatThread:
         """Take the payloads that were taken in."""
         found: list[str] = []
         with contextlib.suppress(IndexError):
-            while self._hearing.heard:
-                payload = self._hearing.heard.popleft()
-                self._hearing.look_for_proof(payload)
+            while self._listener.heard:
+                payload = self._listener.heard.popleft()
+                self._listener.look_for_proof(payload)
                 found.append(payload)
         return found
 
@@ -139,12 +139,12 @@ class HeartbeatThread:
 
     def wants_proof(self) -> bool:
         """Whether the coordinator should notify itself; see `WorkerListener`."""
-        return self._hearing.wants_proof()
+        return self._listener.wants_proof()
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to take."""
-        return self._answer is not None or self._news or bool(self._hearing.heard)
+        return self._answer is not None or self._news or bool(self._listener.heard)
 
     def stop(self) -> None:
         """Beat no more, and let go of the connection."""
@@ -157,7 +157,7 @@ class HeartbeatThread:
             if self._thread.is_alive():
                 # It holds the connection, and its wait there has an end.
                 return
-        self._hearing.close()
+        self._listener.close()
         self._wakeup.close()
 
     # The thread -------------------------------------------------------------------
@@ -197,25 +197,25 @@ class HeartbeatThread:
                 self._beat_at = now
         if not stuck and now >= self._beat_at:
             self._beat(now)
-        self._hearing.look_for_proof()
+        self._listener.look_for_proof()
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._heartbeat
-        listened = self._hearing.listening
+        listened = self._listener.listening
         try:
             with self._using:
                 try:
-                    self._hearing.connect()
-                    self._hearing.drain()
+                    self._listener.connect()
+                    self._listener.drain()
                     self._send()
                 except ConnectionFailed:
-                    self._hearing.close()
+                    self._listener.close()
                     raise
         except WerkError as error:
             self._failed(error)
         else:
             self._failures = 0
-            if self._hearing.listening and not listened:
+            if self._listener.listening and not listened:
                 self._news = True
         if self.pending:
             self._wake()
@@ -223,10 +223,10 @@ class HeartbeatThread:
     def _send(self) -> None:
         sent = monotonic()
         me = self._identity
-        beat = self._hearing.run(workers.heartbeat(me.id, self._liveness))
+        beat = self._listener.run(workers.heartbeat(me.id, self._liveness))
         if not beat.known and not self._over:
             logger.warning("this worker's row was missing: registered it again")
-            self._hearing.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
+            self._listener.run(workers.register(me.id, me.name, me.queues, me.metadata, self._liveness))
         if self.works():
             self.vitals.beaten = sent
         now = monotonic()

@@ -24,7 +24,7 @@ from pgwerk.workers.supervising.child import resident_bytes
 logger = logging.getLogger("pgwerk.worker")
 
 START_TRIES = 4
-"""How often in a row a slot's child may fail to start, before the worker gives up."""
+"""How many times in a row a slot's child may fail to start before the worker gives up."""
 END_SECONDS = 1.0
 """How long a child that hung up may take to be reported as ended."""
 
@@ -68,7 +68,7 @@ class ProcessCrew(Crew):
 
     def start(self) -> None:
         """Start the threads, which ask for their children."""
-        self._zygote.watch(self._orphaned)
+        self._zygote.watch(self._zygote_died)
         for slot in range(self._size):
             thread = threading.Thread(target=self._work, args=(slot,), name=f"werk-{slot + 1}", daemon=True)
             self._threads.append(thread)
@@ -159,7 +159,7 @@ class ProcessCrew(Crew):
             return False
         return True
 
-    def _orphaned(self, error: WerkError) -> None:
+    def _zygote_died(self, error: WerkError) -> None:
         self.blame = str(error)
         self._break(error)
 

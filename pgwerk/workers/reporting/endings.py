@@ -45,7 +45,7 @@ def count(number: int, what: str) -> str:
 
 
 def stopping(signal: str, times: int, running: int, patience: float) -> str:
-    """Say what a worker does at its first, second … signal to stop, with so many jobs running."""
+    """Say what a worker does at its first, second … signal to stop, with *running* jobs in progress."""
     if not running:
         return f"{signal}: stopping; no job is running"
     jobs = count(running, "running job")

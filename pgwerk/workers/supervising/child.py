@@ -38,7 +38,7 @@ TOO_LARGE = b"m"
 UNUSABLE = 78
 """Exit code (EX_CONFIG of sysexits.h) of a child for whose trouble another child would be no better."""
 
-UNDERTAKER_TRIES = 60.0
+RECOVERER_TRIES = 60.0
 """Seconds that a dead child's jobs are tried to be reported; after that the others find out by its heartbeat."""
 
 
@@ -99,13 +99,13 @@ def run_child(app: Any, settings: ChildSettings, pipe: int) -> NoReturn:
         os._exit(code)
 
 
-def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, ours: Sequence[int]) -> NoReturn:
+def run_recoverer(app: Werk, worker_id: str, reason: str, begun: Begun | None, ours: Sequence[int]) -> NoReturn:
     """Recover the jobs of a dead worker, then exit."""
     code = 1
     try:
         become_a_child(ours)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        deadline = time.monotonic() + UNDERTAKER_TRIES
+        deadline = time.monotonic() + RECOVERER_TRIES
         failures = 0
         while True:
             try:
@@ -124,7 +124,7 @@ def run_undertaker(app: Werk, worker_id: str, reason: str, begun: Begun | None, 
             logger.warning("recovered %d jobs of a dead child process", len(recovered))
         code = 0
     except BaseException:
-        logger.debug("undertaker failed", exc_info=True)
+        logger.debug("recoverer failed", exc_info=True)
     finally:
         flush()
         os._exit(code)

@@ -15,11 +15,11 @@ from pgwerk.errors import WerkError
 from pgwerk.sync.app import Werk
 from pgwerk.sync.runtime import runtime_of
 from pgwerk.workers.forking import signals
-from pgwerk.workers.supervising.child import become_a_child, flush, run_undertaker
+from pgwerk.workers.supervising.child import become_a_child, flush, run_recoverer
 
 logger = logging.getLogger("pgwerk.worker")
 
-UNDERTAKER_SECONDS = 5.0
+RECOVERER_SECONDS = 5.0
 """How long a parent that ends waits for the jobs of dead children to be reported."""
 AGAIN = 0.5
 """Seconds until it is tried again to have them reported, when no process could be forked."""
@@ -33,11 +33,11 @@ class HelperProcesses:
         self._werk = werk
         self._ours = ours
         """The parent's ends of its children's pipes."""
-        self._undertakers: set[int] = set()
+        self._recoverers: set[int] = set()
         self._unreported: list[tuple[str, str, Begun | None]] = []
         """Dead children (id, reason, what had begun) for which no process could be forked so far."""
         self._again_at = 0.0
-        self._beater: int | None = None
+        self._heartbeater: int | None = None
 
     def report(self, worker_id: str, reason: str, begun: Begun | None) -> None:
         """Have the jobs of a dead child recovered; when no process can be had for that, soon.
@@ -54,11 +54,11 @@ class HelperProcesses:
         try:
             pid = signals.fork()
         except OSError as error:
-            logger.debug("undertaker: %s", error)
+            logger.debug("recoverer: %s", error)
             return False
         if pid == 0:
-            run_undertaker(self._werk, worker_id, reason, begun, ours)
-        self._undertakers.add(pid)
+            run_recoverer(self._werk, worker_id, reason, begun, ours)
+        self._recoverers.add(pid)
         return True
 
     def _report_again(self) -> None:
@@ -72,48 +72,48 @@ class HelperProcesses:
 
         For none, it only shows whether Postgres is there.
         """
-        assert self._beater is None
+        assert self._heartbeater is None
         ours = self._ours()
         flush()
         try:
             pid = signals.fork()
         except OSError as error:
-            logger.debug("beater: %s", error)
+            logger.debug("heartbeat helper: %s", error)
             return False
         if pid == 0:
-            run_beater(self._werk, worker_ids, live, seconds, ours)
-        self._beater = pid
+            run_heartbeater(self._werk, worker_ids, live, seconds, ours)
+        self._heartbeater = pid
         return True
 
     def reap(self) -> bool | None:
         """Let go of what has ended; whether heartbeats arrived, None when none were being sent, or still are."""
         self._report_again()
-        for pid in list(self._undertakers):
+        for pid in list(self._recoverers):
             if os.waitpid(pid, os.WNOHANG)[0]:
-                self._undertakers.discard(pid)
-        if self._beater is None:
+                self._recoverers.discard(pid)
+        if self._heartbeater is None:
             return None
-        pid, status = os.waitpid(self._beater, os.WNOHANG)
+        pid, status = os.waitpid(self._heartbeater, os.WNOHANG)
         if not pid:
             return None
-        self._beater = None
+        self._heartbeater = None
         return os.waitstatus_to_exitcode(status) == 0
 
     def finish(self, pause: Callable[[float], object]) -> None:
         """Wait until the dead are reported, but not for ever."""
-        if self._beater is not None:
-            self._undertakers.add(self._beater)
-            _kill(self._beater)
-            self._beater = None
-        deadline = monotonic() + UNDERTAKER_SECONDS
-        while (self._undertakers or self._unreported) and monotonic() < deadline:
+        if self._heartbeater is not None:
+            self._recoverers.add(self._heartbeater)
+            _kill(self._heartbeater)
+            self._heartbeater = None
+        deadline = monotonic() + RECOVERER_SECONDS
+        while (self._recoverers or self._unreported) and monotonic() < deadline:
             _ = self.reap()
-            if self._undertakers or self._unreported:
+            if self._recoverers or self._unreported:
                 _ = pause(0.02)
-        for pid in self._undertakers:
+        for pid in self._recoverers:
             _kill(pid)
             _ = os.waitpid(pid, 0)
-        self._undertakers.clear()
+        self._recoverers.clear()
 
 
 def _kill(pid: int) -> None:
@@ -121,7 +121,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float, ours: Sequence[int]) -> NoReturn:
+def run_heartbeater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float, ours: Sequence[int]) -> NoReturn:
     """Send a heartbeat for several workers, then exit."""
     code = FAILED
     try:
@@ -133,9 +133,9 @@ def run_beater(app: Werk, worker_ids: Sequence[str], live: float, seconds: float
         runtime_of(app).backend.run_once(renew(worker_ids, live) if worker_ids else None)
         code = 0
     except WerkError as error:
-        logger.debug("beater: %s", error)
+        logger.debug("heartbeat helper: %s", error)
     except BaseException:
-        logger.debug("beater failed", exc_info=True)
+        logger.debug("heartbeat helper failed", exc_info=True)
     finally:
         flush()
         os._exit(code)

@@ -68,7 +68,7 @@ _NOTHING = bytes(_FIELDS * _WIDTH)
 
 
 def shared_vitals(count: int) -> list[SharedHeartbeats]:
-    """Make vitals for so many processes that are forked after this."""
+    """Make shared heartbeats for *count* processes that are forked after this."""
     cells = memoryview(mmap.mmap(-1, count * _FIELDS * _WIDTH)).cast("d")
     return [SharedHeartbeats(cells[at : at + _FIELDS]) for at in range(0, count * _FIELDS, _FIELDS)]
 
@@ -76,7 +76,7 @@ def shared_vitals(count: int) -> list[SharedHeartbeats]:
 def next_enforcement(crew: Crew, ledger: HeldJobs, now: float) -> float:
     """When this worker has to stop a handler, at the earliest, also one that is about to start.
 
-    Who has just looked after the handlers has time again for those whose time was up.
+    A coordinator that has just enforced deadlines gets a fresh grace period for handlers already past theirs.
     """
     at = crew.next_deadline() or math.inf
     if ledger.timeouts:

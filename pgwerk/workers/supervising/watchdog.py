@@ -17,14 +17,14 @@ logger = logging.getLogger("pgwerk.worker")
 
 
 class Watchdog:
-    """Looks at the vitals of the children, and does what the vigil says."""
+    """Looks at the shared heartbeats of the children, and does what `ChildLiveness` says."""
 
-    def __init__(self, slots: int, pace: Pace, liveness: float, errands: HelperProcesses, reporter: Reporter) -> None:
-        self._vigil = ChildLiveness(slots, pace.heartbeat, Crew.grace)
+    def __init__(self, slots: int, pace: Pace, liveness: float, helpers: HelperProcesses, reporter: Reporter) -> None:
+        self._liveness_of_children = ChildLiveness(slots, pace.heartbeat, Crew.grace)
         self._vitals = shared_vitals(slots)
         self._pace = pace
         self._liveness = liveness
-        self._errands = errands
+        self._helpers = helpers
         self._reporter = reporter
         self._slots = slots
         self._ended = [0, 0]
@@ -37,7 +37,7 @@ class Watchdog:
         """A child is about to be forked; where it will show that it lives."""
         now = monotonic()
         self._vitals[slot].clear(now)
-        self._vigil.started(slot, now)
+        self._liveness_of_children.started(slot, now)
         return self._vitals[slot]
 
     def ended(self, slot: int, *, for_good: bool) -> None:
@@ -45,16 +45,16 @@ class Watchdog:
         ended, failed, _ = self._vitals[slot].figures
         self._ended = [self._ended[0] + ended, self._ended[1] + failed]
         self._vitals[slot].clear(monotonic())
-        self._vigil.ended(slot, for_good=for_good)
+        self._liveness_of_children.ended(slot, for_good=for_good)
 
     def reap(self) -> None:
         """Hear of what was sent for children."""
-        arrived = self._errands.reap()
+        arrived = self._helpers.reap()
         if arrived is not None:
             self._renewed(arrived=arrived)
 
     def _renewed(self, *, arrived: bool) -> None:
-        self._vigil.renewed(monotonic(), arrived=arrived)
+        self._liveness_of_children.renewed(monotonic(), arrived=arrived)
         probing, self._probing = self._probing, False
         if probing:
             return
@@ -69,10 +69,10 @@ class Watchdog:
         """Look at the living; how long (seconds) until the next look."""
         now = monotonic()
         by_slot = {process.slot: process for process in children}
-        if self._vigil.wait(now) <= 0:
+        if self._liveness_of_children.wait(now) <= 0:
             signs = {s: self._vitals[s].signs(stopped=is_suspended(process.pid)) for s, process in by_slot.items()}
-            self._act(self._vigil.look(signs, now), by_slot, now)
-        wait = self._vigil.wait(now)
+            self._act(self._liveness_of_children.look(signs, now), by_slot, now)
+        wait = self._liveness_of_children.wait(now)
         if self._reporter.wanted:
             self._reporter.report(self._condition(by_slot, now, stopping=stopping), now)
             wait = min(wait, self._reporter.between)
@@ -92,8 +92,8 @@ class Watchdog:
             process.signal(signal.SIGKILL)
         if look.probe:
             self._probing = True
-            self._vigil.renewing((), now)
-            if not self._errands.renew((), self._liveness, self._pace.heartbeat):
+            self._liveness_of_children.renewing((), now)
+            if not self._helpers.renew((), self._liveness, self._pace.heartbeat):
                 self._renewed(arrived=False)
         for slot in look.starving:
             logger.warning(
@@ -105,8 +105,8 @@ class Watchdog:
             logger.info("child %d sends its own heartbeats again", by_slot[slot].pid)
         if look.renew:
             ids = [by_slot[slot].worker_id for slot in look.renew]
-            self._vigil.renewing(look.renew, now)
-            if not self._errands.renew(ids, self._liveness, self._pace.heartbeat):
+            self._liveness_of_children.renewing(look.renew, now)
+            if not self._helpers.renew(ids, self._liveness, self._pace.heartbeat):
                 self._renewed(arrived=False)
 
     @property
@@ -118,4 +118,4 @@ class Watchdog:
         alive = [self._vitals[slot].figures for slot in by_slot]
         ended, failed = (before + sum(one[n] for one in alive) for n, before in enumerate(self._ended))
         status = f"{len(by_slot)} of {self._slots} processes; {in_words(ended, failed, sum(one[2] for one in alive))}"
-        return Condition(self._vigil.complete, self._vigil.well(now), stopping, status)
+        return Condition(self._liveness_of_children.complete, self._liveness_of_children.well(now), stopping, status)
