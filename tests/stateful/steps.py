@@ -236,10 +236,23 @@ class Steps(RuleBasedStateMachine):
             self.stale.append(self.held.pop(row.id))
         self.recovered(mine)
         if not reported:
-            # Once more after the commit: a denial and the release can pass each other.
-            for group in sorted({row.group for row in mine if row.group}):
-                self.model.ready(group)
+            self.offered()
         self.hire()
+
+    def offered(self) -> None:
+        """Free permits were offered again, and again: a denial and a release can pass each other.
+
+        What is offered once too often is denied once more. How many that are is nobody's promise: only that nobody is
+        offered one who could not take it.
+        """
+        for group in LIMITS:
+            self.model.ready(group)
+        competing = {id_ for (id_,) in self.sql("select id::text from {jobs} where not blocked")}
+        for row in self.model.rows.values():
+            if row.blocked and row.id in competing:
+                assert row.status == "queued"
+                assert not row.overdue
+                row.blocked = False
 
     def recovered(self, mine: list[Row]) -> None:
         """One claim is one batch: its jobs are settled together."""
@@ -311,8 +324,7 @@ class Steps(RuleBasedStateMachine):
         for row in overdue:
             if row.id in self.model.rows and row.status in UNSTARTED:
                 self.model.stop(row, "aborted")
-        for group in LIMITS:
-            self.model.ready(group)
+        self.offered()
 
 
 def claims_touch(one: Claimed) -> Any:
