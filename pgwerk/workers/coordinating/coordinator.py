@@ -281,7 +281,7 @@ class Coordinator:
         """Hand jobs that were claimed to the crew."""
         now = monotonic()
         for one in claimed:
-            if one.heartbeat_secs is not None:
+            if not one.bare and one.heartbeat_secs is not None:
                 self._duties.touch_within(one.heartbeat_secs, now)
             if one.timeout_secs is not None:
                 self._duties.begin_within(now)

@@ -47,7 +47,8 @@ class HeldJobs:
         claimed = self._held.pop(job_id, None)
         if claimed is None:
             return
-        _ = self.timeouts.pop(job_id, None)
+        if claimed.timeout_secs is not None:
+            _ = self.timeouts.pop(job_id, None)
         left = self._open[claimed.claim] - 1
         if left:
             self._open[claimed.claim] = left

@@ -194,10 +194,12 @@ class TurnLoop:
         self._agenda.turned(monotonic())
         # What this turn does not change, producers thought before it.
         self._dozing = self._dozing if ask.dozing is None else ask.dozing
-        outcomes.expect(verdict for _, verdict in ask.closing if verdict is not DONE)
+        # None, nearly always.
+        verdicts = {report.job_id: verdict for report, verdict in ask.closing if verdict is not DONE}
+        outcomes.expect(verdicts.values())
         done, left = _divided(sent.finished, answer.closed)
         # Before what was claimed is looked at: a job that went back in this turn may have come again in it.
-        outcomes.written(done, {report.job_id: verdict for report, verdict in ask.closing if verdict is not DONE})
+        outcomes.written(done, verdicts)
         if answer.readied:
             self._agenda.notified()
         if answer.claim is not None:

@@ -24,6 +24,8 @@ class _Hand:
     def __init__(self, work: Callable[["_Hand"], None], name: str) -> None:
         self.left = False
         """Whether it was left behind: it takes no more jobs."""
+        self.ident = 0
+        """Of the thread, which says so itself when it begins."""
         self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
 
 
@@ -56,6 +58,7 @@ class ThreadCrew(Crew):
         self._hands.append(hand)
 
     def _work(self, hand: _Hand) -> None:
+        hand.ident = threading.get_ident()
         while not hand.left:
             try:
                 if not self._work_once(hand):
@@ -70,11 +73,12 @@ class ThreadCrew(Crew):
         if claimed is None:
             return False
         started = monotonic()
-        run = _HandRun(claimed, started, deadline_of(claimed, started), hand=hand)
+        run = _HandRun(claimed, started, deadline_of(claimed, started), thread=hand.ident, hand=hand)
         if self.begun is not None:
             self.begun.begin(claimed, run.deadline)
         self._runs[id(run)] = run
-        self._begins(run)
+        if run.deadline is not None:
+            self._begins(run)
         outcome = self._runner.run(run)
         if self._runs.pop(id(run), None) is run:
             self._over(run, outcome)
