@@ -126,4 +126,6 @@ asyncio.run(main())
         [sys.executable, "-X", "dev", "-c", program, dsn, schema],
         capture_output=True, text=True, check=False, timeout=30, cwd=ROOT,
     )  # fmt: skip
-    assert (ran.stdout.strip(), ran.stderr, ran.returncode) == ("fine", "", 0)
+    # A machine that is busy lets the loop's debug mode say that something took 0.1 s.
+    said = [line for line in ran.stderr.splitlines() if not line.startswith("Executing ")]
+    assert (ran.stdout.strip(), said, ran.returncode) == ("fine", [], 0)

@@ -12,8 +12,8 @@ from pgwerk._core.statements import enqueue as st
 from pgwerk._core.statements.enqueue import Inserted, Values
 from pgwerk.errors import EnqueueError
 
-CHUNK = 1000
-"""Rows of one INSERT."""
+CHUNK = 5000
+"""Rows of one COPY or INSERT."""
 
 
 @dataclass(slots=True)
