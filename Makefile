@@ -50,6 +50,8 @@ ifeq ($(strip $(PYTEST_ARGS)),)
 	@# A test that fails beside others and passes alone was starved; one that fails alone, too, is a failure.
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal --maxfail=60 \
 		|| { echo "== what failed, once more, alone"; $(BIN)/pytest -n0 --last-failed --last-failed-no-failures none; }
+	@echo "== what does not survive being traced"
+	$(BIN)/pytest -n0 -q -m untraced
 	@$(BIN)/coverage combine --quiet
 	@# Only the figure; the lines that were missed when it is too low.
 	@total=$$($(BIN)/coverage report --format=total) && echo "coverage: $$total %" || { $(BIN)/coverage report; exit 1; }

@@ -174,6 +174,7 @@ def alarms(act: Callable[[], Any], first: float, interval: float = 0.0) -> Itera
         _ = signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.untraced
 def test_calls_cut_off_by_a_signal_lose_no_connection_and_leave_none_broken(dsn: str, schema: str) -> None:
     # Inside a serializer, it is what the serializer raised.
     def cut() -> None:
