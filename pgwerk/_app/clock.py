@@ -4,7 +4,6 @@ import os
 import struct
 import threading
 import time
-from datetime import UTC, datetime
 
 from pgwerk._core.ids import uuid7
 
@@ -40,11 +39,6 @@ def _draw() -> int:
     except IndexError:
         _draws.extend(struct.unpack("=64Q", os.urandom(512)))
         return int.from_bytes(os.urandom(8))
-
-
-def utcnow() -> datetime:
-    """The time, aware."""
-    return datetime.now(UTC)
 
 
 def _fresh_lock() -> None:

@@ -34,11 +34,7 @@ def path_back_to(func: Any) -> str:
         return path
     func = unwrap(func)
     place = _place_of(func)
-    # Nearly always an attribute of its module, and often the function itself.
-    found: Any = sys.modules.get(place.module)
-    for part in place.parts:
-        found = getattr(found, part, None)
-    if found is not func and unwrap(found) is not func:
+    if unwrap(find(sys.modules.get(place.module), place.parts)) is not func:
         _require(func, place)
     return _of_program(place.module, ".".join(place.parts)) if place.module in mainmodule.MAIN else place.path
 

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from pgwerk._core import registry
 from pgwerk._core.claim import Claimed
@@ -21,19 +21,6 @@ from pgwerk.errors import JobAborted, JobTimeout, SerializationError, WorkerShut
 logger = logging.getLogger("pgwerk.worker")
 
 ExceptionHandler = Callable[[Job, BaseException], Any]
-
-
-class WorkerView(Protocol):
-    """What whoever runs a handler needs to know about its worker."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the worker is on its way out."""
-        ...
-
-    def report_progress(self, claimed: Claimed, fraction: float, message: str | None) -> None:
-        """Store the progress of a running job."""
-        ...
 
 
 @dataclass

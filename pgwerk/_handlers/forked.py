@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import traceback
+from types import TracebackType
 from typing import NoReturn
 
 generation = 0
@@ -16,6 +17,27 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+class EndOfForks:
+    """A block where a handler is called: a process that the handler forked, and that comes back as well, ends with it.
+
+    It belongs to the process that made it, and may be entered any number of times.
+    """
+
+    __slots__ = ("_generation",)
+
+    def __init__(self) -> None:
+        self._generation = generation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if generation != self._generation:
+            end_of_fork(error)
 
 
 def end_of_fork(error: BaseException | None) -> NoReturn:

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import inspect
-import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pgwerk._core.job import Job
 from pgwerk._core.middleware import Link, compose
 from pgwerk._core.outcome import Outcome
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
-from pgwerk._handlers.forked import end_of_fork
+from pgwerk._handlers.forked import EndOfForks
 from pgwerk._handlers.portal import Portal
 from pgwerk._handlers.run import INTERRUPTIONS, Interruption, Run, set_current_run
 
@@ -158,16 +157,8 @@ async def _awaited(value: Any) -> None:
 
 async def _ending_forks(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Await a coroutine; a process that it forked, and that comes back as well, ends here."""
-    pid = os.getpid()
-    try:
-        value = await coroutine
-    except BaseException as error:
-        if os.getpid() != pid:
-            end_of_fork(error)
-        raise
-    if os.getpid() != pid:
-        end_of_fork(None)
-    return value
+    with EndOfForks():
+        return await coroutine
 
 
 class _LoopBridge:
@@ -202,15 +193,8 @@ class _LoopBridge:
 
     def call_blocking(self, call: Call) -> Any:
         """Call a handler in the thread of its middleware; what it returns may have to be awaited, on the loop."""
-        pid = os.getpid()
-        try:
+        with EndOfForks():
             value = call()
-        except BaseException as error:
-            if os.getpid() != pid:
-                end_of_fork(error)
-            raise
-        if os.getpid() != pid:
-            end_of_fork(None)
         return self.blocking(partial(_await, value))() if inspect.isawaitable(value) else value
 
 
@@ -224,7 +208,6 @@ def _interruptible(
     """Call a function in this thread: its result, or what it raised."""
     value: Any = None
     error: BaseException | None = None
-    pid = os.getpid()
     run = make(outer)
     # The second try is for an interruption that arrives between the function's end and close().
     try:
@@ -235,11 +218,10 @@ def _interruptible(
             if outer.reason is not None:
                 # Interrupted before there was anything to interrupt.
                 raise outer.reason(outer.reason.__name__)  # noqa: TRY301  # as if it had arrived a moment later
-            value = call()
+            with EndOfForks():
+                value = call()
         except BaseException as raised:  # noqa: BLE001  # handed on
             error = raised
-        if os.getpid() != pid:
-            end_of_fork(error)
         run.close()
     except INTERRUPTIONS as raised:
         run.close()

@@ -11,8 +11,8 @@ from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.middleware import Link, compose
 from pgwerk._core.outcome import Outcome
-from pgwerk._handlers import forked
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
+from pgwerk._handlers.forked import EndOfForks
 from pgwerk._handlers.run import INTERRUPTIONS, Run, set_current_run
 from pgwerk._handlers.thread_loop import ThreadBridge, finish
 
@@ -23,7 +23,7 @@ class Runner(Handlers):
 
     load_job: Callable[[str], Job]
     """Reads the ended job of a callback."""
-    generation: int = field(default_factory=lambda: forked.generation)
+    forks: EndOfForks = field(default_factory=EndOfForks)
 
     def run(self, run: Run) -> Outcome:
         """Run the handler of a claimed job and say what happened."""
@@ -57,29 +57,14 @@ class Runner(Handlers):
 
     def _handle(self, call: Call) -> Any:
         """Call the handler. A process that it forked, and that comes back as well, ends here."""
-        try:
+        with self.forks:
             # Not by calling `call`, which would be one step more for each job.
-            value = finish(call.func(*call.args, **call.kwargs))
-        except BaseException as error:
-            self._end_fork(error)
-            raise
-        if forked.generation != self.generation:
-            self._end_fork(None)
-        return value
+            return finish(call.func(*call.args, **call.kwargs))
 
     async def _await(self, call: Call) -> Any:
         """Call a handler that is a coroutine function, inside of asynchronous middleware; else like `_handle`."""
-        try:
-            value = await call()
-        except BaseException as error:
-            self._end_fork(error)
-            raise
-        self._end_fork(None)
-        return value
-
-    def _end_fork(self, error: BaseException | None) -> None:
-        if forked.generation != self.generation:
-            forked.end_of_fork(error)
+        with self.forks:
+            return await call()
 
     def _inside(self, call: Call, context: Context) -> Any:
         """Call the handler inside of the middleware."""
@@ -91,13 +76,8 @@ class Runner(Handlers):
             handler = Link(partial(self._handle, call), awaited=False)
         bridge = ThreadBridge()
         link = compose(self.hooks.middleware, context, handler, bridge)
-        try:
-            value = (bridge.blocking(link.call) if link.awaited else link.call)()
-        except BaseException as error:
-            self._end_fork(error)
-            raise
-        self._end_fork(None)
-        return value
+        with self.forks:
+            return (bridge.blocking(link.call) if link.awaited else link.call)()
 
     def _hooked(self, call: Call, context: Context) -> Any:
         try:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pgwerk._app.ports import Place
 from pgwerk._core.operation import Operation, Procedure, Walk, walk_through
 from pgwerk._memory.answers import answer
+from pgwerk._memory.clock import Clock
 from pgwerk._memory.store import Store
 from pgwerk.errors import ConfigError
 
@@ -19,6 +21,13 @@ def store_for(dsn: str, shared: dict[str, Any]) -> Store:
     # One step: threads may meet here.
     store: Store = shared.get("store") or shared.setdefault("store", store_of(name))
     return store
+
+
+def clock_of(place: Place, dsn: str, shared: dict[str, Any]) -> Clock:
+    """The clock of an app's store; raises ConfigError when its jobs are elsewhere."""
+    if place is not Place.MEMORY:
+        raise ConfigError("the clock of Postgres cannot be set: Werk.in_memory() has one that can")
+    return store_for(dsn, shared).clock
 
 
 def no_connections(conn: object) -> ConfigError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pgwerk._app.definition import App
 from pgwerk._app.once import Once
@@ -10,10 +10,6 @@ from pgwerk._app.ports import AsyncBackend, AsyncRoom, Place
 from pgwerk._core.operation import Operation, Procedure, R
 from pgwerk.aio.backend import backend_of
 from pgwerk.aio.loops import PerLoop
-from pgwerk.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pgwerk._memory.clock import Clock
 
 
 class Runtime:
@@ -41,15 +37,6 @@ class Runtime:
     def room(self) -> AsyncRoom:
         """Where tasks wait for the ends of jobs."""
         return self._room()
-
-    @property
-    def clock(self) -> "Clock":
-        """The clock of a store in memory; raises ConfigError where there is none."""
-        if self.app.place is not Place.MEMORY:
-            raise ConfigError("the clock of Postgres cannot be set: Werk.in_memory() has one that can")
-        from pgwerk._memory.backend import store_for  # noqa: PLC0415  # only in memory
-
-        return store_for(self.app.dsn, self.app.shared).clock
 
     # Using it ---------------------------------------------------------------------
 

@@ -78,7 +78,9 @@ class Werk(Calling, Managing):
     @property
     def clock(self) -> "Clock":
         """The clock of an in-memory app, which can be moved, frozen and set; raises ConfigError for Postgres."""
-        return self._runtime.clock
+        from pgwerk._memory.backend import clock_of  # noqa: PLC0415  # only in memory
+
+        return clock_of(self._app.place, self._app.dsn, self._app.shared)
 
     # Lifecycle --------------------------------------------------------------------
 

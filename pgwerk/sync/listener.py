@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,8 +108,3 @@ class Listener:
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
-
-
-def monotonic_deadline(seconds: float | None) -> float | None:
-    """When *seconds* from now are over on the monotonic clock."""
-    return None if seconds is None else time.monotonic() + seconds

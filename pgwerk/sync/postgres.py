@@ -1,7 +1,6 @@
 """Postgres as the place of a synchronous app's jobs."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 from pgwerk._app.definition import App
@@ -74,9 +73,6 @@ class Ears(Listener):
     """The listener of those who wait."""
 
     kind = _Quick
-
-    def __init__(self, executor: Executor, channels: Sequence[str], dsn: str | None) -> None:
-        super().__init__(executor, channels, dsn)
 
     def _proves_itself(self) -> bool:
         # Over the pool, whose connections are there anyway.

@@ -1,17 +1,13 @@
 """What a synchronous app does with its database: it connects at the first use, runs operations, and waits."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pgwerk._app.definition import App
 from pgwerk._app.once import Once
-from pgwerk._app.ports import Backend, Place, Room
+from pgwerk._app.ports import Backend, Room
 from pgwerk._core.operation import Operation, Procedure, R
-from pgwerk.errors import ConfigError
 from pgwerk.sync.backend import backend_of
-
-if TYPE_CHECKING:
-    from pgwerk._memory.clock import Clock
 
 
 class Runtime:
@@ -36,15 +32,6 @@ class Runtime:
     def room(self) -> Room:
         """Where threads wait for the ends of jobs."""
         return self._room()
-
-    @property
-    def clock(self) -> "Clock":
-        """The clock of a store in memory; raises ConfigError where there is none."""
-        if self.app.place is not Place.MEMORY:
-            raise ConfigError("the clock of Postgres cannot be set: Werk.in_memory() has one that can")
-        from pgwerk._memory.backend import store_for  # noqa: PLC0415  # only in memory
-
-        return store_for(self.app.dsn, self.app.shared).clock
 
     # Using it ---------------------------------------------------------------------
 

@@ -76,8 +76,7 @@ class Coordinator:
         )
         self.heart.works = lambda: session.connected and not session.troubled_for(pace.heartbeat)
         self._duties = Duties(self, liveness, stuck, max_lost)
-        self.turns = TurnLoop(identity, session, self.agenda, strategy, self._begin)
-        self.turns.max_lost = max_lost
+        self.turns = TurnLoop(identity, session, self.agenda, strategy, self._begin, max_lost)
         self.outcomes = self.turns.outcomes
         self.stops = Stopping(self.agenda, crew, self._gate, self.outcomes, wakeup)
         self._reconciler = Reconciler(identity, session, self.agenda, crew, self._gate, self.outcomes, self._collect)

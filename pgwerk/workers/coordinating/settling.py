@@ -16,7 +16,7 @@ from dataclasses import replace
 from pgwerk._app.ports import WorkerConnection
 from pgwerk._core.agenda import Agenda
 from pgwerk._core.job import JobStatus
-from pgwerk._core.lifecycle import MAX_LOST, Verdict
+from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Failed, TimedOut
 from pgwerk._core.procedures.isolate import is_locked, refuses_a_value
@@ -36,13 +36,14 @@ logger = logging.getLogger("pgwerk.worker")
 class Settler:
     """Writes outcomes in transactions of several statements."""
 
-    def __init__(self, identity: Identity, session: WorkerConnection, agenda: Agenda, outcomes: Outcomes) -> None:
+    def __init__(
+        self, identity: Identity, session: WorkerConnection, agenda: Agenda, outcomes: Outcomes, max_lost: int
+    ) -> None:
         self._identity = identity
         self._session = session
         self._agenda = agenda
         self._outcomes = outcomes
-        self.max_lost = MAX_LOST
-        """How many times a job may be lost that has no limit of its own."""
+        self._max_lost = max_lost
 
     def settle(self, finished: Sequence[Finished], patience: float | None = None) -> None:
         """Settle these together, or each by itself when that cannot be."""
@@ -50,7 +51,7 @@ class Settler:
         reports = [report_of(one, now) for one in finished]
         try:
             verdicts = self._session.run(
-                settle(reports, self._identity.id, random.random(), self.max_lost), patience=patience
+                settle(reports, self._identity.id, random.random(), self._max_lost), patience=patience
             )
         except WerkError as error:
             locked = is_locked(error)

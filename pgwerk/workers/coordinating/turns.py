@@ -59,6 +59,7 @@ class TurnLoop:
         agenda: Agenda,
         strategy: DequeueStrategy,
         start: Callable[[Sequence[Claimed]], None],
+        max_lost: int,
     ) -> None:
         self._identity = identity
         self._session = session
@@ -66,23 +67,16 @@ class TurnLoop:
         self._start = start
         self.outcomes = Outcomes(agenda)
         self._reach = Reach(identity.queues, strategy)
-        self._settler = Settler(identity, session, agenda, self.outcomes)
+        self._settler = Settler(identity, session, agenda, self.outcomes, max_lost)
         self._unclaimable = UnclaimableJobs(identity, session, agenda, self.outcomes.ledger)
+        self._max_lost = max_lost
+        """How many times a job may be lost that has no limit of its own."""
         self._refused = False
         """Whether the last turn had outcomes to write, and failed."""
         self._fresh: Claim | None = None
         """What was claimed last, before `begin`."""
         self._dozing: bool | None = None
         """Whether producers think that this worker sleeps; None when that is not known."""
-
-    @property
-    def max_lost(self) -> int:
-        """How many times a job may be lost that has no limit of its own."""
-        return self._settler.max_lost
-
-    @max_lost.setter
-    def max_lost(self, value: int) -> None:
-        self._settler.max_lost = value
 
     def thought_to_doze(self, dozing: bool | None) -> None:
         """Take note of what producers think: the database may have forgotten, or others took us for dead.
@@ -144,7 +138,7 @@ class TurnLoop:
 
     def _plain_verdicts(self, finished: Sequence[Finished]) -> list[tuple[Report, Verdict]]:
         """The verdicts of jobs whose end is one row and one execution."""
-        now, draw, max_lost = monotonic(), random.random, self.max_lost
+        now, draw, max_lost = monotonic(), random.random, self._max_lost
         return [
             (
                 report_of(one, now),

@@ -7,15 +7,15 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
 from pgwerk._core import backoff
 from pgwerk._core.claim import Claimed
 from pgwerk._core.outcome import Failed, Lost, Outcome
 from pgwerk._handlers.run import Interruption, Run, monotonic
 from pgwerk.errors import WerkError, WorkerShutdown
-from pgwerk.workers.crews.base import Crew, deadline_of
+from pgwerk.workers.crews.base import deadline_of
 from pgwerk.workers.crews.child_run import ChildRun
+from pgwerk.workers.crews.queued import QueuedCrew
 from pgwerk.workers.forking.channel import Board, Progress, Ready
 from pgwerk.workers.forking.host import read_progress
 from pgwerk.workers.forking.zygote import HostedChild, Zygote
@@ -46,7 +46,7 @@ class Limits:
         return max(1, int(self.max_jobs * random.uniform(0.9, 1.0)))
 
 
-class ProcessCrew(Crew):
+class ProcessCrew(QueuedCrew):
     """Handlers in child processes, each of which has one slot and runs one job at a time."""
 
     def __init__(
@@ -58,7 +58,6 @@ class ProcessCrew(Crew):
         self._board = board
         self._report = report
         self._limits = limits
-        self._jobs: SimpleQueue[Claimed | None] = SimpleQueue()
         self._runs: set[ChildRun] = set()
         """A run that was left behind is not in it any more."""
         self._last_orders: Interruption | None = None
@@ -74,29 +73,9 @@ class ProcessCrew(Crew):
             self._threads.append(thread)
             thread.start()
 
-    def submit(self, jobs: Iterable[Claimed]) -> None:
-        """Put jobs into the slots' queue."""
-        for job in jobs:
-            self._jobs.put(job)
-
-    def take_back(self) -> list[Claimed]:
-        """Empty the slots' queue."""
-        found: list[Claimed] = []
-        with contextlib.suppress(Empty):
-            while True:
-                claimed = self._jobs.get_nowait()
-                if claimed is not None:
-                    found.append(claimed)
-        return found
-
     def running(self) -> Sequence[Run]:
         """What runs now."""
         return list(self._runs)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is submitted and not started."""
-        return not self._jobs.empty()
 
     def stopping(self) -> None:
         """Let handlers see it."""

@@ -1,19 +1,17 @@
 """The crew of threads."""
 
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 
-from pgwerk._core.claim import Claimed
 from pgwerk._handlers.interrupt import ThreadRun, stack_of
 from pgwerk._handlers.run import INTERRUPTIONS, Run, monotonic
 from pgwerk._handlers.thread import Runner
 from pgwerk._handlers.thread_loop import close_loop
 from pgwerk.errors import WerkError
-from pgwerk.workers.crews.base import Crew, deadline_of
+from pgwerk.workers.crews.base import deadline_of
+from pgwerk.workers.crews.queued import QueuedCrew
 
 logger = logging.getLogger("pgwerk.worker")
 
@@ -36,13 +34,12 @@ class _HandRun(ThreadRun):
     hand: _Hand = field(kw_only=True)
 
 
-class ThreadCrew(Crew):
+class ThreadCrew(QueuedCrew):
     """Handlers in a fixed number of daemon threads."""
 
     def __init__(self, runner: Runner, size: int, wake: Callable[[], None]) -> None:
         super().__init__(size, wake)
         self._runner = runner
-        self._jobs: SimpleQueue[Claimed | None] = SimpleQueue()
         self._runs: dict[int, _HandRun] = {}
         """By their own id; a run that was left behind is not in it any more."""
         self._hands: list[_Hand] = []
@@ -84,29 +81,9 @@ class ThreadCrew(Crew):
             self._over(run, outcome)
         return True
 
-    def submit(self, jobs: Iterable[Claimed]) -> None:
-        """Put jobs into the threads' queue."""
-        for job in jobs:
-            self._jobs.put(job)
-
-    def take_back(self) -> list[Claimed]:
-        """Empty the threads' queue."""
-        found: list[Claimed] = []
-        with contextlib.suppress(Empty):
-            while True:
-                claimed = self._jobs.get_nowait()
-                if claimed is not None:
-                    found.append(claimed)
-        return found
-
     def running(self) -> Sequence[Run]:
         """What runs now."""
         return list(self._runs.values())
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is submitted and not started."""
-        return not self._jobs.empty()
 
     def _leave_behind(self, run: Run, *, replace: bool) -> None:
         assert isinstance(run, _HandRun)
