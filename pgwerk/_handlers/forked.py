@@ -25,10 +25,10 @@ class EndOfForks:
     It belongs to the process that made it, and may be entered any number of times.
     """
 
-    __slots__ = ("_generation",)
+    __slots__ = ("generation",)
 
     def __init__(self) -> None:
-        self._generation = generation
+        self.generation = generation
 
     def __enter__(self) -> None:
         pass
@@ -36,7 +36,7 @@ class EndOfForks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if generation != self._generation:
+        if generation != self.generation:
             end_of_fork(error)
 
 

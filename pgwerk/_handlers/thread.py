@@ -11,6 +11,7 @@ from pgwerk._core.context import Context
 from pgwerk._core.job import Job
 from pgwerk._core.middleware import Link, compose
 from pgwerk._core.outcome import Outcome
+from pgwerk._handlers import forked
 from pgwerk._handlers.call import Call, Handlers, failure, hook_failed
 from pgwerk._handlers.forked import EndOfForks
 from pgwerk._handlers.run import INTERRUPTIONS, Run, set_current_run
@@ -57,9 +58,16 @@ class Runner(Handlers):
 
     def _handle(self, call: Call) -> Any:
         """Call the handler. A process that it forked, and that comes back as well, ends here."""
-        with self.forks:
-            # Not by calling `call`, which would be one step more for each job.
-            return finish(call.func(*call.args, **call.kwargs))
+        try:
+            # Not by calling `call`, nor in a `with`: each would be steps more for each job.
+            value = finish(call.func(*call.args, **call.kwargs))
+        except BaseException as error:
+            if forked.generation != self.forks.generation:
+                forked.end_of_fork(error)
+            raise
+        if forked.generation != self.forks.generation:
+            forked.end_of_fork(None)
+        return value
 
     async def _await(self, call: Call) -> Any:
         """Call a handler that is a coroutine function, inside of asynchronous middleware; else like `_handle`."""
