@@ -15,7 +15,7 @@ from pgwerk._core.outcome import Aborted
 from pgwerk._core.procedures import bulk
 from pgwerk._core.procedures import sweep as sweeping
 from pgwerk._core.schema import migrations
-from pgwerk._core.statements import admin, queries, schema, settling
+from pgwerk._core.statements import admin, permits, queries, schema
 from pgwerk._core.statements.columns import Decode
 from pgwerk._core.statements.queries import Filter
 from pgwerk.errors import JobNotFound, WerkError
@@ -133,7 +133,7 @@ def _give_up(ids: Sequence[str], op: Operation[R]) -> Procedure[R]:
 
     A member that was denied one meanwhile could not be seen before.
     """
-    keys = yield from ask(settling.groups_of(ids))
+    keys = yield from ask(permits.groups_of(ids))
     result = yield from ask(op)
     _ = yield from sweeping.offer(keys)
     return result

@@ -8,7 +8,7 @@ import pytest
 
 from pgwerk._core.operations.enqueue import begin_inline
 from pgwerk._core.outcome import Interrupted
-from pgwerk._core.statements import admin, claims, settling
+from pgwerk._core.statements import admin, claims, permits
 from tests.database.builders import OTHER, WORKER, Desk, ids, new
 from tests.fixtures.run import Peer
 
@@ -240,7 +240,7 @@ def test_the_extreme_priorities_can_be_claimed(desk: Desk) -> None:
     for _ in range(2):
         desk.put(priority=-32768, group="g")
     assert len(desk.claim(10, "default", in_turns=True)) == 1
-    assert desk.run(settling.ready(["g"])) == 0
+    assert desk.run(permits.ready(["g"])) == 0
 
 
 def test_ids_of_foreign_producers_ascend_with_time(desk: Desk) -> None:

@@ -13,7 +13,7 @@ from pgwerk._core.operations import settle as op
 from pgwerk._core.operations.enqueue import NewJob
 from pgwerk._core.options import Dependency, Retry
 from pgwerk._core.outcome import Aborted, Lost, Outcome
-from pgwerk._core.statements import admin, queries, settling
+from pgwerk._core.statements import admin, dependents, queries
 from pgwerk._memory.messages import WAKE
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
@@ -176,7 +176,7 @@ def test_the_childs_transaction_and_the_settle_overlap(desk: Desk, outcome: Outc
         child.commit()
     assert desk.status(new_job.id) == "waiting"
     # Either of the three occasions finds it: the child's own second look, its notification, the next turn, the sweep.
-    assert desk.run(settling.late_dependents([parent.job.id])) == [new_job.id]
+    assert desk.run(dependents.late_dependents([parent.job.id])) == [new_job.id]
     assert desk.run(op.release_waiting([new_job.id])) == 1
     assert desk.status(new_job.id) == ("failed" if outcome else "queued")
     assert desk.run(op.release_waiting([new_job.id])) == 0
@@ -205,7 +205,7 @@ def test_a_child_inside_a_long_transaction_is_released_after_its_commit_by_the_s
     child.begin()
     child.run(enqueue_op.enqueue_many([new_job], always_tell=True))
     desk.end(parent)
-    assert desk.run(settling.late_dependents([parent.job.id])) == []
+    assert desk.run(dependents.late_dependents([parent.job.id])) == []
     assert desk.sweep().released == 0
     child.commit()
     assert desk.sweep().released == 1

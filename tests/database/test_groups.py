@@ -9,7 +9,7 @@ from pgwerk._core.operations import manage
 from pgwerk._core.operations import settle as op
 from pgwerk._core.options import Group
 from pgwerk._core.outcome import Aborted, Interrupted, Lost, Outcome
-from pgwerk._core.statements import claims, settling
+from pgwerk._core.statements import claims, permits
 from tests.database.builders import OTHER, WORKER, Desk, failed, ids, new, report
 
 
@@ -99,7 +99,7 @@ def test_two_claims_in_open_transactions_never_exceed_the_limit(desk: Desk) -> N
         one.commit()
     two.commit()
     assert active(desk) == len(first) + len(second.jobs) <= 2
-    desk.run(settling.ready(["g"]))
+    desk.run(permits.ready(["g"]))
     desk.claim()
     assert active(desk) == 2
 
@@ -149,7 +149,7 @@ def test_a_denial_that_overlaps_a_release_is_found_by_its_own_second_look(desk: 
     assert desk.claimed(worker=OTHER).denied == ["g"]  # the permit is still there for this snapshot
     settler.commit()
     assert desk.row(second)["blocked"]
-    assert desk.run(settling.ready(["g"])) == 1  # what the denied claim asks for in its next turn
+    assert desk.run(permits.ready(["g"])) == 1  # what the denied claim asks for in its next turn
     assert ids(desk.claim()) == [second]
 
 
@@ -161,10 +161,10 @@ def test_a_release_that_overlaps_a_denial_is_found_by_its_own_second_look(desk: 
     claimer.begin()
     assert desk.claimed(by=claimer, worker=OTHER).denied == ["g"]
     desk.end(first)  # does not see the denial, which is not committed
-    assert desk.run(settling.ready(["g"])) == 0
+    assert desk.run(permits.ready(["g"])) == 0
     claimer.commit()
     assert desk.row(second)["blocked"]
-    assert desk.run(settling.ready(["g"])) == 1  # whoever committed last looks again
+    assert desk.run(permits.ready(["g"])) == 1  # whoever committed last looks again
     assert ids(desk.claim()) == [second]
 
 
@@ -176,9 +176,9 @@ def test_a_denial_whose_second_look_comes_before_the_commit_of_the_release(desk:
     settler.begin()
     settler.run(op.settle([report(first)], WORKER))
     assert desk.claimed(worker=OTHER).denied == ["g"]
-    assert desk.run(settling.ready(["g"])) == 0  # the denied claim looks again, too early
+    assert desk.run(permits.ready(["g"])) == 0  # the denied claim looks again, too early
     settler.commit()
-    assert desk.run(settling.ready(["g"])) == 1  # the releasing worker looks again after its commit
+    assert desk.run(permits.ready(["g"])) == 1  # the releasing worker looks again after its commit
     assert ids(desk.claim()) == [second]
 
 
@@ -198,7 +198,7 @@ def test_a_member_that_slipped_through_all_looks_is_found_by_the_sweep(desk: Des
 def test_looking_again_is_idempotent_and_readies_no_more_than_there_is_room_for(desk: Desk) -> None:
     desk.send([new(n, group=Group("g", 2)) for n in range(6)])
     first, second = desk.claim()
-    assert desk.run(settling.ready(["g"])) == 0
+    assert desk.run(permits.ready(["g"])) == 0
     desk.run(op.settle([report(first), report(second)], WORKER))
     assert blocked(desk) == 2
     assert len(desk.claim()) == 2
@@ -288,5 +288,5 @@ def test_eight_connections_racing_never_exceed_a_limit(desk: Desk) -> None:
         assert active(desk) <= 3
         if got:
             desk.run(op.settle([report(job) for job in got], WORKER))
-        desk.run(settling.ready(["g"]))
+        desk.run(permits.ready(["g"]))
     assert int(desk.one("select count(*) from {jobs} where status = 'complete'")) >= 12

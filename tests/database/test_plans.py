@@ -17,7 +17,18 @@ from pgwerk._core.operation import Statement
 from pgwerk._core.operations import migrate
 from pgwerk._core.outcome import Succeeded
 from pgwerk._core.procedures.bulk import LAST_ID
-from pgwerk._core.statements import admin, claims, queries, running, settling, upkeep, workers
+from pgwerk._core.statements import (
+    admin,
+    claims,
+    dependents,
+    permits,
+    queries,
+    recovery,
+    running,
+    settling,
+    upkeep,
+    workers,
+)
 from pgwerk._core.statements.enqueue import insert
 from pgwerk._postgres.adapting import PlainCursor
 from pgwerk._postgres.driver import Renderer
@@ -179,36 +190,36 @@ def test_promoting_reads_only_what_is_due(scale: Scale) -> None:
 
 def test_dependents_are_found_by_their_parents(scale: Scale) -> None:
     parents = [new().id for _ in range(100)]
-    nodes = scale.plan(settling.late_dependents(parents))
+    nodes = scale.plan(dependents.late_dependents(parents))
     (read,) = [node for node in nodes if node.get("Relation Name") == "_pgwerk_job_deps"]
     assert "Index" in read["Node Type"] or read["Node Type"] == "Bitmap Heap Scan"
-    check(scale, settling.lock_dependents(parents))
+    check(scale, dependents.lock_dependents(parents))
 
 
 def test_recovery_finds_jobs_through_their_claims(scale: Scale) -> None:
     scale.executor.run(workers.register(OTHER, "w", ["q2"], {}, 25))
     scale.executor.run(claims.claim(["q2"], 100, OTHER))
-    check(scale, upkeep.overdue(500))
+    check(scale, recovery.overdue(500))
     check(scale, workers.lost_claims(25, 100, 60))
     check(scale, running.stray(OTHER, []))
-    check(scale, upkeep.leaked_permits(500))
+    check(scale, permits.leaked_permits(500))
     check(scale, upkeep.settled_claims(500))
     check(scale, workers.roster())
 
 
 def test_active_rows_that_no_claim_knows_are_looked_for_in_steps(scale: Scale) -> None:
-    place, read = upkeep.FIRST_RUNNABLE, 0
+    place, read = recovery.FIRST_RUNNABLE, 0
     for _ in range(3):
-        nodes = check(scale, upkeep.unclaimed(3600.0, place, 500), touches=500)
+        nodes = check(scale, recovery.unclaimed(3600.0, place, 500), touches=500)
         (walk,) = [node for node in nodes if node.get("Index Name") == CLAIM]
         read += walk["Actual Rows"]
-        last = scale.executor.run(upkeep.unclaimed(3600.0, place, 500)).last
+        last = scale.executor.run(recovery.unclaimed(3600.0, place, 500)).last
         assert last is not None
         assert last > place
         place = last
     assert read == 1500
-    check(scale, upkeep.lock_unclaimed([place[3]], 3600.0), touches=1)
-    check(scale, upkeep.lock_overdue([(place[3], 1)]), touches=1)
+    check(scale, recovery.lock_unclaimed([place[3]], 3600.0), touches=1)
+    check(scale, recovery.lock_overdue([(place[3], 1)]), touches=1)
 
 
 def test_retention_and_expiry_read_only_what_is_due(scale: Scale) -> None:
@@ -222,7 +233,7 @@ def test_a_sweep_reads_on_in_steps(scale: Scale) -> None:
         scale.pg.execute(scale.names.render(past, with_params=False).encode())
         check(scale, upkeep.past(upkeep.LONG_AGO, NO_ID, 500))
         check(scale, upkeep.waiting(NO_ID, 500))
-        check(scale, upkeep.blocked_groups("", 500))
+        check(scale, permits.blocked_groups("", 500))
 
 
 def test_bulk_procedures_read_on_by_id(scale: Scale) -> None:
@@ -232,7 +243,7 @@ def test_bulk_procedures_read_on_by_id(scale: Scale) -> None:
 
 
 def test_groups_are_readied_by_their_key(scale: Scale) -> None:
-    nodes = check(scale, settling.ready(["g0", "g50"]), touches=ROWS // 50)
+    nodes = check(scale, permits.ready(["g0", "g50"]), touches=ROWS // 50)
     assert "_pgwerk_jobs_blocked" in {node.get("Index Name") for node in nodes}
 
 

@@ -6,7 +6,7 @@ from pgwerk._core.operations import recover as op
 from pgwerk._core.operations.settle import settle
 from pgwerk._core.outcome import Lost
 from pgwerk._core.procedures import sweep
-from pgwerk._core.statements import running, upkeep, workers
+from pgwerk._core.statements import recovery, running, workers
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, failed, new, report
 
 
@@ -182,7 +182,7 @@ def test_a_job_past_its_own_heartbeat_is_recovered_from_a_living_worker(desk: De
 def test_a_job_past_its_timeout_and_a_grace_is_recovered(desk: Desk) -> None:
     desk.live()
     taken = desk.take(timeout=10)
-    desk.ago(taken, 10 + upkeep.OVERDUE_GRACE - 3, "started_at")
+    desk.ago(taken, 10 + recovery.OVERDUE_GRACE - 3, "started_at")
     assert recover(desk).recovered == []
     desk.ago(taken, 5, "started_at")
     assert recover(desk).recovered == [taken.job.id]

@@ -4,7 +4,7 @@ import pytest
 
 from pgwerk._core.operations import recover as op
 from pgwerk._core.procedures import sweep
-from pgwerk._core.statements import running, upkeep
+from pgwerk._core.statements import recovery, running
 from tests.database.builders import LIVE, OTHER, WORKER, Desk, new
 
 pytestmark = pytest.mark.postgres  # a trigger refuses, or another transaction holds rows
@@ -65,7 +65,7 @@ def test_a_job_renewed_after_it_was_found_overdue_is_left_alone(desk: Desk) -> N
     desk.live()
     taken = desk.take(retry=2, heartbeat=5)
     desk.ago(taken, 60, "touched_at")
-    late = desk.run(upkeep.overdue(500, 60.0))
+    late = desk.run(recovery.overdue(500, 60.0))
     assert [(id_, claim) for id_, claim, _ in late] == [(taken.id, taken.claim)]
     assert desk.run(running.touch([(taken.id, taken.claim)])) == [taken.id]
     assert desk.run(op.recover_overdue(late, seen=60.0)) == []
@@ -90,10 +90,10 @@ def test_a_row_claimed_after_it_was_found_is_left_alone(desk: Desk) -> None:
     desk.live()
     job_id = desk.put(timeout=5)
     desk.sql("update {jobs} set status = 'active', attempts = 1, started_at = now() - interval '1 hour'")
-    found, last = desk.run(upkeep.unclaimed(3600.0, upkeep.FIRST_RUNNABLE, 10))
+    found, last = desk.run(recovery.unclaimed(3600.0, recovery.FIRST_RUNNABLE, 10))
     assert [one[0] for one in found] == [job_id]
     assert last is not None
-    assert desk.run(upkeep.unclaimed(3600.0, last, 10)) == ([], None)
+    assert desk.run(recovery.unclaimed(3600.0, last, 10)) == ([], None)
     desk.sql("update {jobs} set status = 'queued', attempts = 0, started_at = null")
     (taken,) = desk.claim(1)
     assert desk.run(op.recover_unclaimed(found, 3600.0)) == []
@@ -105,9 +105,9 @@ def test_unclaimed_rows_are_found_in_steps_through_all_queues(desk: Desk) -> Non
     wanted = [row[0] for row in desk.sql("select id::text from {jobs} order by id limit 7")]
     desk.sql("update {jobs} set status = 'active', attempts = 1, started_at = now() - interval '1 hour'"
              " where id = any(%s::uuid[])", wanted)  # fmt: skip
-    place, seen, steps = upkeep.FIRST_RUNNABLE, [], 0
+    place, seen, steps = recovery.FIRST_RUNNABLE, [], 0
     while True:
-        found, last = desk.run(upkeep.unclaimed(3600.0, place, 7))
+        found, last = desk.run(recovery.unclaimed(3600.0, place, 7))
         seen += [one[0] for one in found]
         if last is None:
             break

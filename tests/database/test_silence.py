@@ -3,7 +3,7 @@
 import pytest
 
 from pgwerk._core.procedures import sweep
-from pgwerk._core.statements import upkeep, workers
+from pgwerk._core.statements import recovery, workers
 from tests.database.builders import LIVE, WORKER, Desk
 
 
@@ -78,7 +78,7 @@ def test_a_job_is_late_only_when_its_lateness_could_be_heard_of(desk: Desk) -> N
     desk.ago(timed, 3600, "started_at")
     assert look(desk, 1.0) == sweep.Swept()
     assert look(desk, 11.0).recovered == [taken.job.id]
-    assert look(desk, upkeep.OVERDUE_GRACE + 1).recovered == [timed.job.id]
+    assert look(desk, recovery.OVERDUE_GRACE + 1).recovered == [timed.job.id]
 
 
 def test_an_unknown_worker_may_be_one_whose_row_was_lost(desk: Desk) -> None:

@@ -17,7 +17,18 @@ from pgwerk._app.clock import new_id
 from pgwerk._core.notifications import Due, make
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.operations.enqueue import NewJob, enqueue_many
-from pgwerk._core.statements import claims, enqueue, queries, running, schema, settling, upkeep, workers
+from pgwerk._core.statements import (
+    claims,
+    deletions,
+    enqueue,
+    queries,
+    recovery,
+    running,
+    schema,
+    settling,
+    upkeep,
+    workers,
+)
 from pgwerk._handlers.moments import may_raise
 from pgwerk._memory import backend
 from pgwerk._memory.messages import DONE, WAKE
@@ -75,7 +86,7 @@ def changes(id_: str, other: str) -> "list[Statement[Any]]":
         workers.want_notify(WORKER),
         queries.mark_awaited([id_]),
         settling.take_keys([id_]),
-        settling.delete([other]),
+        deletions.delete([other]),
         schema.truncate_all(),
         enqueue.insert({"id": new_id(), "function": "h", "group_key": "x"}, always_tell=True),
         claims.claim(["default"], 5, WORKER),
@@ -388,10 +399,10 @@ def test_a_heartbeat_counts_only_where_somebody_could_have_seen_it(store: Store)
     id_ = add(store, heartbeat_secs=60.0)
     (claimed,) = backend.run(store, claims.claim(["default"], 1, WORKER)).jobs
     store.clock.advance(61)
-    assert backend.run(store, upkeep.overdue(10, 59.0)) == []
+    assert backend.run(store, recovery.overdue(10, 59.0)) == []
     late = (id_, claimed.claim, "worker lost: the job was not renewed for 60 s")
-    assert backend.run(store, upkeep.overdue(10, 60.0)) == [late]
-    assert backend.run(store, upkeep.overdue(10, None)) == [late], "the store is as old"
+    assert backend.run(store, recovery.overdue(10, 60.0)) == [late]
+    assert backend.run(store, recovery.overdue(10, None)) == [late], "the store is as old"
 
 
 def test_a_job_outlives_its_retention_until_its_callbacks_have_ended(store: Store) -> None:
@@ -399,7 +410,7 @@ def test_a_job_outlives_its_retention_until_its_callbacks_have_ended(store: Stor
     callback = add(store, callback_of=id_)
     with store.transaction():
         _ = store.change(id_, status="failed", expires_at=store.before(1.0))
-    assert backend.run(store, settling.lock_outlived([id_])) == []
+    assert backend.run(store, deletions.lock_outlived([id_])) == []
     with store.transaction():
         _ = store.change(callback, status="complete")
-    assert backend.run(store, settling.lock_outlived([id_])) == [id_]
+    assert backend.run(store, deletions.lock_outlived([id_])) == [id_]

@@ -25,9 +25,20 @@ from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Ov
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import bulk, isolate, sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
-from pgwerk._core.statements import admin, queries, running, schema, settling, upkeep, workers
+from pgwerk._core.statements import (
+    admin,
+    deletions,
+    dependents,
+    permits,
+    queries,
+    recovery,
+    running,
+    schema,
+    upkeep,
+    workers,
+)
 from pgwerk._core.statements.queries import Filter
-from pgwerk._core.statements.upkeep import FIRST_RUNNABLE
+from pgwerk._core.statements.recovery import FIRST_RUNNABLE
 from tests.stateful.sides import Both, Side
 
 DEFAULTS = Defaults(JSONSerializer(), backoff=False)
@@ -176,7 +187,7 @@ class Doing(RuleBasedStateMachine):
             return claim
 
         self.both.do(do)
-        self.both.do(lambda side: side.run(settling.ready(GROUPS)))
+        self.both.do(lambda side: side.run(permits.ready(GROUPS)))
 
     def start(self, draw: Random) -> None:
         names = self.held(draw)
@@ -351,7 +362,7 @@ class Doing(RuleBasedStateMachine):
         self.both.do(lambda side: side.perform(isolate.unclaimable(QUEUES, 3)))
         self.both.do(lambda side: side.run(upkeep.promote_these(side.run(upkeep.due(limit)))))
         self.both.do(lambda side: side.run(running.locked(list(side.known))))
-        self.both.do(lambda side: side.run(settling.groups_of(list(side.known))))
+        self.both.do(lambda side: side.run(permits.groups_of(list(side.known))))
         names = self.held(draw, 1)
         if names and draw.random() < 0.4:
             # Its permit is left behind.
@@ -399,17 +410,17 @@ class Doing(RuleBasedStateMachine):
         """Ask directly what operations ask in the middle of others."""
         seen, stuck = draw.choice([None, 0.0, 45.0, 1e6]), draw.choice([30.0, DAY])
         questions: list[Callable[[list[str]], Statement[Any]]] = [
-            settling.doomed, settling.late_dependents, settling.lock_dependents, settling.lock_waiting,
-            settling.lock_outlived, settling.finished_callbacks, settling.unheld, queries.ends,
-            lambda _: upkeep.overdue(1000, seen), lambda _: upkeep.due(1000),
+            dependents.doomed, dependents.late_dependents, dependents.lock_dependents, dependents.lock_waiting,
+            deletions.lock_outlived, deletions.finished_callbacks, deletions.unheld, queries.ends,
+            lambda _: recovery.overdue(1000, seen), lambda _: upkeep.due(1000),
             lambda _: upkeep.waiting(sweep.NO_ID, 1000), lambda _: upkeep.next_in(QUEUES, 1000),
-            lambda _: upkeep.blocked_groups("", 1000), lambda _: workers.lost_claims(LIVE, 1000, seen),
+            lambda _: permits.blocked_groups("", 1000), lambda _: workers.lost_claims(LIVE, 1000, seen),
         ]  # fmt: skip
         for question in questions:
             self.both.do(partial(self.answer, question))
         # Where it stopped is a time in the words of each of them.
         self.both.do(
-            lambda side: sorted(map(str, side.words(side.run(upkeep.unclaimed(stuck, FIRST_RUNNABLE, 1000)).found)))
+            lambda side: sorted(map(str, side.words(side.run(recovery.unclaimed(stuck, FIRST_RUNNABLE, 1000)).found)))
         )
 
     def answer(self, question: Callable[[list[str]], Statement[Any]], side: Side) -> Any:

@@ -27,7 +27,7 @@ from pgwerk._core.outcome import Aborted, Failed, Interrupted, Lost, Outcome, Ov
 from pgwerk._core.payload import JSONSerializer
 from pgwerk._core.procedures import sweep
 from pgwerk._core.procedures.enqueue import enqueue_all
-from pgwerk._core.statements import admin, claims, running, schema, settling, workers
+from pgwerk._core.statements import admin, claims, permits, running, schema, workers
 from tests.fixtures.run import Run
 from tests.stateful.life import ENDED, LIMITS, RUNNING, UNSTARTED, Model, Row
 
@@ -173,7 +173,7 @@ class Steps(RuleBasedStateMachine):
                 self.stale.append(self.held[one.job.id])
             self.held[one.job.id] = one
         if answer.denied:
-            self.run(settling.ready(answer.denied))
+            self.run(permits.ready(answer.denied))
             for group in answer.denied:
                 self.model.ready(group)
 

@@ -7,7 +7,7 @@ from typing import Any
 from pgwerk._core.claim import Claimed
 from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import release
-from pgwerk._core.statements import claims, settling
+from pgwerk._core.statements import claims, deletions
 from pgwerk._core.statements import enqueue as st
 from pgwerk._core.statements.enqueue import Inserted, Values
 from pgwerk.errors import EnqueueError
@@ -90,14 +90,14 @@ def _check_dependencies(new_jobs: Sequence[NewJob]) -> Steps[None]:
     if not wanted:
         return
     # In this order: what is there once it is held stays there.
-    one_snapshot, existing = yield from together(settling.hold(sorted(wanted)), st.existing(sorted(wanted)))
+    one_snapshot, existing = yield from together(deletions.hold(sorted(wanted)), st.existing(sorted(wanted)))
     if one_snapshot and existing:
         # It may be older than the lock: a dependent of a job that completed and went before would fail.
         _ = yield from together(
-            settling.set_savepoint(),
-            settling.lock_present(existing),
-            settling.undo_to_savepoint(),
-            settling.release_savepoint(),
+            deletions.set_savepoint(),
+            deletions.lock_present(existing),
+            deletions.undo_to_savepoint(),
+            deletions.release_savepoint(),
         )
     unknown = sorted(wanted - set(existing))
     if unknown:

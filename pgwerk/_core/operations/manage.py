@@ -6,7 +6,7 @@ from datetime import datetime
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.operations.settle import end_locked, release_locked, settle_claimed
 from pgwerk._core.outcome import Aborted, Expired, Report
-from pgwerk._core.statements import admin, settling, workers
+from pgwerk._core.statements import admin, deletions, dependents, permits, settling, workers
 from pgwerk._core.statuses import EVERY, RUNNING, UNSTARTED
 
 
@@ -38,17 +38,17 @@ def delete(ids: Sequence[str]) -> Steps[list[str]]:
     if not jobs:
         return []
     found = [job.id for job in jobs]
-    dependents = yield from settling.lock_dependents(found)
+    waiting = yield from dependents.lock_dependents(found)
     # First what follows from an end that these could not see.
-    _ = yield from release_locked(dependents)
+    _ = yield from release_locked(waiting)
     held = sorted((job.group_key, job.id) for job in jobs if job.group_key and job.status in RUNNING)
-    gone = yield from settling.delete(found)
+    gone = yield from deletions.delete(found)
     keys = {job.group_key for job in jobs if job.group_key and job.status == "queued"}
     if held:
-        keys.update((yield from settling.release_permits(held)))
+        keys.update((yield from permits.release_permits(held)))
     if keys:
-        _ = yield from settling.ready(sorted(keys))
-    _ = yield from release_locked(dependents)
+        _ = yield from permits.ready(sorted(keys))
+    _ = yield from release_locked(waiting)
     return gone
 
 
@@ -59,11 +59,11 @@ def sweep_away(ids: Sequence[str]) -> Steps[list[str]]:
     """
     if not ids:
         return []
-    free = yield from settling.unheld(ids)
+    free = yield from deletions.unheld(ids)
     if not free:
         return []
-    _ = yield from release_locked((yield from settling.lock_dependents(free)))
-    return (yield from settling.delete(free))
+    _ = yield from release_locked((yield from dependents.lock_dependents(free)))
+    return (yield from deletions.delete(free))
 
 
 @operation(repeatable=True)
@@ -76,7 +76,7 @@ def expire(ids: Sequence[str]) -> Steps[int]:
 @operation(repeatable=True)
 def delete_outlived(ids: Sequence[str]) -> Steps[int]:
     """Delete those of these jobs that are past their retention; how many."""
-    gone = yield from sweep_away((yield from settling.lock_outlived(ids)))
+    gone = yield from sweep_away((yield from deletions.lock_outlived(ids)))
     return len(gone)
 
 
@@ -97,7 +97,7 @@ def update(
     groups = [group for group in changed if group is not None]
     if groups:
         # It may have been the one whose turn it was.
-        _ = yield from settling.ready(groups)
+        _ = yield from permits.ready(groups)
     return bool(changed)
 
 
@@ -115,4 +115,4 @@ def pause(queue: str, reason: str | None) -> Steps[None]:
     """Let no worker claim from a queue; what its members of groups were offered is offered to others."""
     yield from admin.pause(queue, reason)
     if keys := (yield from admin.competing(queue)):
-        _ = yield from settling.ready(keys)
+        _ = yield from permits.ready(keys)

@@ -9,8 +9,8 @@ from pgwerk._core.lifecycle import MAX_LOST
 from pgwerk._core.operation import Steps, operation, together
 from pgwerk._core.operations.settle import settle_claimed, settle_locked
 from pgwerk._core.outcome import Lost, Outcome, Overdue, Report
-from pgwerk._core.statements import running, upkeep, workers
-from pgwerk._core.statements.upkeep import Late
+from pgwerk._core.statements import recovery, running, workers
+from pgwerk._core.statements.recovery import Late
 from pgwerk._core.statements.workers import LostClaim
 
 BATCH = 500
@@ -42,7 +42,7 @@ def recover_lost(
     """
     # One round trip for what nearly always finds nothing.
     dead, lost, overdue = yield from together(
-        workers.mark_dead([], live, seen or 0.0), workers.lost_claims(live, 100, seen), upkeep.overdue(BATCH, seen)
+        workers.mark_dead([], live, seen or 0.0), workers.lost_claims(live, 100, seen), recovery.overdue(BATCH, seen)
     )
     jobs = yield from _recover(lost, "worker lost: it stopped sending heartbeats", None, max_lost, pass_over=pass_over)
     return Recovered(jobs, dead, bool(overdue))
@@ -89,19 +89,19 @@ def _end(job_id: str, claim: int, reason: str, begun: Begun | None) -> Outcome:
 
 @operation(repeatable=True)
 def recover_overdue(late: Sequence[Late], *, seen: float | None = None) -> Steps[list[str]]:
-    """Recover those of these running jobs that are still past a deadline of their own; see `upkeep.overdue`."""
-    jobs = yield from upkeep.lock_overdue([(id_, claim) for id_, claim, _ in late], seen)
+    """Recover those of these running jobs that are still past a deadline of their own; see `recovery.overdue`."""
+    jobs = yield from recovery.lock_overdue([(id_, claim) for id_, claim, _ in late], seen)
     reports = [Report(id_, claim, Overdue(reason)) for id_, claim, reason in late]
     return list((yield from settle_locked(jobs, reports, None)))
 
 
 @operation(repeatable=True)
 def recover_unclaimed(late: Sequence[Late], stuck: float) -> Steps[list[str]]:
-    """Recover those of these active rows that still no claim knows, and that are late; see `upkeep.unclaimed`."""
-    jobs = yield from upkeep.lock_unclaimed([id_ for id_, _, _ in late], stuck)
+    """Recover those of these active rows that still no claim knows, and that are late; see `recovery.unclaimed`."""
+    jobs = yield from recovery.lock_unclaimed([id_ for id_, _, _ in late], stuck)
     if not jobs:
         return []
-    yield from upkeep.adopt([job.id for job in jobs])
+    yield from recovery.adopt([job.id for job in jobs])
     reasons = {id_: reason for id_, _, reason in late}
     reports = [Report(job.id, job.claim_id or 0, Overdue(reasons[job.id], begun=True)) for job in jobs]
     return list((yield from settle_locked(jobs, reports, None)))

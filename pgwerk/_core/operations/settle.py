@@ -9,7 +9,7 @@ from pgwerk._core.job import Job, JobStatus
 from pgwerk._core.lifecycle import MAX_LOST, Verdict, decide
 from pgwerk._core.operation import Steps, operation
 from pgwerk._core.outcome import Outcome, ParentFailed, Report
-from pgwerk._core.statements import running, settling
+from pgwerk._core.statements import deletions, dependents, permits, running, settling
 from pgwerk._core.statements.enqueue import Values, insert_many
 from pgwerk._core.statuses import RUNNING, UNSTARTED
 
@@ -94,7 +94,7 @@ def release_waiting(ids: Sequence[str]) -> Steps[int]:
 def release(ids: Sequence[str]) -> Steps[int]:
     """The steps of `release_waiting`, inside a transaction of somebody else's."""
     # The lock orders us with a parent that ends at the same time: whoever comes second sees both.
-    waiting = yield from settling.lock_waiting(sorted(ids))
+    waiting = yield from dependents.lock_waiting(sorted(ids))
     return (yield from release_locked(waiting))
 
 
@@ -110,7 +110,7 @@ def release_locked(ids: Sequence[str]) -> Steps[int]:
 
 def _check_dependencies(ids: Sequence[str]) -> Steps[tuple[int, list[Ended]]]:
     """Release those whose dependencies are met, and write the ends of those for which there is no hope."""
-    checked = yield from settling.check_dependencies(ids)
+    checked = yield from dependents.check_dependencies(ids)
     return len(checked.released), (yield from _fail_dependents(checked.failed_dependents))
 
 
@@ -140,15 +140,15 @@ def _follow(ended: Sequence[Ended]) -> Steps[None]:
         ids, leavers = [job.id for job, _ in over], _leavers(over)
         failed = [job.id for job, verdict in over if verdict.status is not JobStatus.COMPLETE]
         # All that have no hope without these, at whatever depth, are found at once: a chain is no worse than a fan.
-        doomed = (yield from settling.doomed(failed)) if failed else []
+        doomed = (yield from dependents.doomed(failed)) if failed else []
         for batch in _batches(doomed):
             failed_dependents = yield from _fail_dependents(batch)
             yield from _call_and_repeat(failed_dependents)
             ids += [job.id for job, _ in failed_dependents]
             leavers.add(_leavers(failed_dependents))
         # What is left are those that may run, and those that another parent of theirs has failed.
-        for dependents in _batches((yield from settling.lock_dependents(ids))):
-            _, failed_dependents = yield from _check_dependencies(dependents)
+        for waiting in _batches((yield from dependents.lock_dependents(ids))):
+            _, failed_dependents = yield from _check_dependencies(waiting)
             if failed_dependents:
                 levels.append(failed_dependents)
         yield from _delete_ended(leavers)
@@ -157,13 +157,13 @@ def _follow(ended: Sequence[Ended]) -> Steps[None]:
 def _give_back(ended: Sequence[Ended]) -> Steps[None]:
     stopped = [job for job, _ in ended if job.group_key and job.status in RUNNING]
     if stopped:
-        freed = yield from settling.release_permits(sorted((job.group_key or "", job.id) for job in stopped))
+        freed = yield from permits.release_permits(sorted((job.group_key or "", job.id) for job in stopped))
         if freed:
-            _ = yield from settling.ready(freed)
+            _ = yield from permits.ready(freed)
     # It may have been the one that was let compete for a free permit.
     left = {job.group_key for job, v in ended if v.terminal and job.group_key and job.status is JobStatus.QUEUED}
     if left:
-        _ = yield from settling.ready(sorted(left))
+        _ = yield from permits.ready(sorted(left))
 
 
 def _call_and_repeat(over: Sequence[Ended]) -> Steps[None]:
@@ -197,9 +197,9 @@ def _leavers(over: Sequence[Ended]) -> _Leavers:
 def _delete_ended(leavers: _Leavers) -> Steps[None]:
     gone = leavers.deleted
     if leavers.callbacks:
-        gone += yield from settling.finished_callbacks(leavers.callbacks)
+        gone += yield from deletions.finished_callbacks(leavers.callbacks)
     for batch in _batches(sorted(gone)):
-        _ = yield from settling.delete(batch)
+        _ = yield from deletions.delete(batch)
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -9,7 +9,7 @@ from pgwerk._core.cursor import Range
 from pgwerk._core.lifecycle import Verdict
 from pgwerk._core.operation import Statement, Steps, operation, together
 from pgwerk._core.outcome import Report
-from pgwerk._core.statements import claims, running, settling, workers
+from pgwerk._core.statements import claims, dependents, permits, running, workers
 
 
 @dataclass
@@ -56,9 +56,9 @@ def turn(ask: Turn) -> Steps[Answer]:
     if ask.retiring:
         asked.append(("retired", running.retire(ask.retiring)))
     if ask.parents:
-        asked.append(("late", settling.late_dependents(ask.parents)))
+        asked.append(("late", dependents.late_dependents(ask.parents)))
     if ask.keys:
-        asked.append(("readied", settling.ready(ask.keys)))
+        asked.append(("readied", permits.ready(ask.keys)))
     if ask.dozing is not None:
         change = workers.want_notify if ask.dozing else workers.stop_notify
         asked.append(("dozing", change(ask.worker)))

@@ -18,7 +18,7 @@ from pgwerk._core.operations.recover import (
 from pgwerk._core.operations.settle import Settled, release_waiting, settle
 from pgwerk._core.outcome import Report
 from pgwerk._core.procedures.isolate import Refused, each, give_up, is_locked, refuses_a_value
-from pgwerk._core.statements import settling, upkeep, workers
+from pgwerk._core.statements import permits, recovery, upkeep, workers
 from pgwerk.errors import WerkError
 
 BATCH = 500
@@ -87,7 +87,7 @@ def _unless_locked(make: Callable[[bool], Operation[R]]) -> Procedure[R]:
 
 
 def _recover_overdue(swept: Swept, seen: float | None) -> Procedure[None]:
-    late = {one[0]: one for one in (yield from ask(upkeep.overdue(BATCH, seen)))}
+    late = {one[0]: one for one in (yield from ask(recovery.overdue(BATCH, seen)))}
 
     def recover_these(ids: Sequence[str]) -> Operation[list[str]]:
         return recover_overdue([late[id_] for id_ in ids], seen=seen)
@@ -100,12 +100,12 @@ def _recover_overdue(swept: Swept, seen: float | None) -> Procedure[None]:
 
 
 def _recover_unclaimed(swept: Swept, stuck: float) -> Procedure[None]:
-    after = upkeep.FIRST_RUNNABLE
+    after = recovery.FIRST_RUNNABLE
     while True:
-        found, last = yield from ask(upkeep.unclaimed(stuck, after, LOOK))
+        found, last = yield from ask(recovery.unclaimed(stuck, after, LOOK))
         late = {one[0]: one for one in found}
 
-        def recover_these(ids: Sequence[str], late: Mapping[str, upkeep.Late] = late) -> Operation[list[str]]:
+        def recover_these(ids: Sequence[str], late: Mapping[str, recovery.Late] = late) -> Operation[list[str]]:
             return recover_unclaimed([late[id_] for id_ in ids], stuck)
 
         refused: Refused = []
@@ -183,12 +183,12 @@ def _recover_each_of(worker: str, reason: str, begun: Begun | None, max_lost: in
 def _look_again(ids: Sequence[str]) -> Procedure[None]:
     """Offer what these jobs held once more: who was denied it while it was given back could not be seen then."""
     for start in range(0, len(ids), BATCH):
-        yield from offer((yield from ask(settling.groups_of(ids[start : start + BATCH]))))
+        yield from offer((yield from ask(permits.groups_of(ids[start : start + BATCH]))))
 
 
 def offer(keys: Sequence[str]) -> Procedure[int]:
     """Offer the free permits of these groups; how many members may compete for them."""
-    return (yield from ask(settling.ready(keys))) if keys else 0
+    return (yield from ask(permits.ready(keys))) if keys else 0
 
 
 def promote_due() -> Procedure[upkeep.Promoted]:
@@ -269,8 +269,8 @@ def _release_stranded(swept: Swept) -> Procedure[None]:
 def _offer_permits(swept: Swept) -> Procedure[int]:
     refused: Refused = []
     total = 0
-    while freed := (yield from ask(upkeep.leaked_permits(BATCH))):
-        total += sum((yield from each(sorted(set(freed)), settling.ready, refused)))
+    while freed := (yield from ask(permits.leaked_permits(BATCH))):
+        total += sum((yield from each(sorted(set(freed)), permits.ready, refused)))
     swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total + (yield from _offer_to_blocked(swept))
 
@@ -282,8 +282,8 @@ def _offer_to_blocked(swept: Swept, most: float = math.inf) -> Procedure[int]:
     """
     refused: Refused = []
     total, seen, after = 0, 0, ""
-    while seen < most and (keys := (yield from ask(upkeep.blocked_groups(after, BATCH)))):
-        total += sum((yield from each(keys, settling.ready, refused)))
+    while seen < most and (keys := (yield from ask(permits.blocked_groups(after, BATCH)))):
+        total += sum((yield from each(keys, permits.ready, refused)))
         after, seen = keys[-1], seen + len(keys)
     swept.refused += [(f"of group {key}", reason) for key, reason in refused]
     return total

@@ -4,8 +4,12 @@ from pgwerk._memory.answering import answer
 from pgwerk._memory.answers import (
     admin,
     claims,
+    deletions,
+    dependents,
     enqueue,
+    permits,
     queries,
+    recovery,
     running,
     schema,
     settling,
@@ -13,4 +17,19 @@ from pgwerk._memory.answers import (
     workers,
 )
 
-__all__ = ["admin", "answer", "claims", "enqueue", "queries", "running", "schema", "settling", "upkeep", "workers"]
+__all__ = [
+    "admin",
+    "answer",
+    "claims",
+    "deletions",
+    "dependents",
+    "enqueue",
+    "permits",
+    "queries",
+    "recovery",
+    "running",
+    "schema",
+    "settling",
+    "upkeep",
+    "workers",
+]

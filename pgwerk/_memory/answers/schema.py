@@ -1,8 +1,8 @@
 """There are no tables to create: they are always those of this version."""
 
 from pgwerk._core.schema import migrations
+from pgwerk._core.statements import deletions
 from pgwerk._core.statements import schema as st
-from pgwerk._core.statements import settling
 from pgwerk._memory.answering import answers
 from pgwerk._memory.store import Store
 
@@ -11,10 +11,10 @@ POSTGRES_ONLY = {
     st.script: "it is SQL, and no migration is ever missing",
     st.record: "no migration is ever missing",
     st.drop_all: "a store without tables could not be asked any more; truncate_all empties it",
-    settling.set_savepoint: "nobody else is in a transaction, see hold",
-    settling.lock_present: "nobody else is in a transaction, see hold",
-    settling.undo_to_savepoint: "nobody else is in a transaction, see hold",
-    settling.release_savepoint: "nobody else is in a transaction, see hold",
+    deletions.set_savepoint: "nobody else is in a transaction, see hold",
+    deletions.lock_present: "nobody else is in a transaction, see hold",
+    deletions.undo_to_savepoint: "nobody else is in a transaction, see hold",
+    deletions.release_savepoint: "nobody else is in a transaction, see hold",
 }
 """Statements that are never asked here, and why."""
 
